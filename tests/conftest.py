@@ -1,0 +1,69 @@
+"""Fixtures for every test: a real Redis, and ports that nobody else is given.
+
+Hypothesis runs without a deadline, because a busy machine is not a failing property.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.ports import release_port, reserve_port
+from tests.redis_server import RedisServer
+
+settings.register_profile("gateway", deadline=None, print_blob=True)
+settings.load_profile("gateway")
+
+
+@pytest.fixture(scope="session")
+def redis_session() -> Iterator[RedisServer]:
+    """The server that the tests of one process share; use `redis_server`, which hands it over empty."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(redis_session: RedisServer) -> RedisServer:
+    """The shared server, emptied. A test that kills, freezes or reconfigures one takes `own_redis` instead."""
+    redis_session.cli("FLUSHALL")
+    return redis_session
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The address of an empty Redis: `redis://127.0.0.1:<port>/0`."""
+    return redis_server.url
+
+
+@pytest.fixture
+def make_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts further servers, each with the command-line settings given: `make_redis("--requirepass", "secret")`."""
+    servers: list[RedisServer] = []
+
+    def make(*args: str) -> RedisServer:
+        servers.append(RedisServer(args))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def own_redis(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    """A server of this test alone, to be killed, frozen, restarted or reconfigured."""
+    return make_redis()
+
+
+@pytest.fixture
+def free_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of 127.0.0.1, reserved until the test ends, for servers that cannot bind port 0 themselves."""
+    ports: list[int] = []
+
+    def reserve() -> int:
+        ports.append(reserve_port())
+        return ports[-1]
+
+    yield reserve
+    for port in ports:
+        release_port(port)
