@@ -19,7 +19,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 # Stamps: an environment is made once, and again when what it is made from changes.
-$(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: pyproject.toml constraints.txt tools/prepare
+$(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: pyproject.toml constraints/%.txt tools/prepare
 	@tools/prepare venv $*
 
 demo: $(VENV)/.stamp-run ## a backend, a throwaway issuer and the gateway, with three curls to paste
@@ -51,7 +51,7 @@ soak: $(VENV)/.stamp-dev ## the long tests: gigabytes, thousands of connections,
 wheel: $(VENV)/.stamp-dev ## build dist/*.whl
 	@$(BIN)/python -m hatchling build -t wheel
 
-constraints: $(VENV)/.stamp-dev ## pin every dependency anew, with hashes, for all supported Pythons
+constraints: ## pin every dependency anew, with hashes, for all supported Pythons
 	@tools/prepare constraints
 
 clean: ## remove the environment, builds and caches
