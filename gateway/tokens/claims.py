@@ -1,0 +1,187 @@
+"""A compact JWS and its claims, read once and strictly: `UnverifiedToken` before the signature, `Token` after.
+
+Only the shapes are judged here (RFC 7515 §3.1, RFC 7519 §4.1); whether they suffice is the verifier's decision. What the
+registered claims may be: identifiers are non-empty strings without control characters, times are numbers between 1970 and
+9999, audiences and scopes are strings or lists of strings. A claim of another shape is refused rather than guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.errors import TokenInvalid
+from gateway.keys.notation import ALPHABET, decode_alphabet, parse_object
+
+MAX_TOKEN_BYTES = 16 * 1024  # twice what servers usually accept for all cookies together
+_LATEST = 253_402_300_799.0  # 9999-12-31T23:59:59Z; also catches times written in milliseconds
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# `crit` and `b64` change what is signed; the others bring or point to a key of the sender's choice, or mean another format.
+_REFUSED_PARAMETERS = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c", "enc", "zip"})
+
+
+class _Absent:
+    """The type of `ABSENT`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+ABSENT: Final = _Absent()
+"""What `claim_at` gives for a claim that is not there; JSON's null is a value (None) and something else."""
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """A verified token. Made once per token and shared by the requests that carry it, so nobody changes it but `memo`.
+
+    Its `repr` names the issuer and the key, never a claim.
+    """
+
+    issuer: str  # the issuer's name in the YAML
+    alg: str
+    kid: str | None
+    claims: Mapping[str, Any] = field(repr=False)
+    subject: str | None = field(repr=False)  # `sub`
+    token_id: str | None = field(repr=False)  # `jti`
+    session_id: str | None = field(repr=False)  # `sid`
+    client_id: str | None = field(repr=False)  # `client_id` (RFC 9068 §2.2), else `azp`
+    issued_at: float | None  # epoch seconds, as the other two
+    expires_at: float
+    not_before: float | None
+    audience: frozenset[str] = field(repr=False)
+    scopes: frozenset[str] = field(repr=False)  # of `scope` and `scp` together
+    memo: dict[object, Any] = field(default_factory=dict, repr=False)  # what others derive from it; dies with it
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class UnverifiedToken:
+    """The parts of a well-formed compact JWS whose signature nobody has checked yet."""
+
+    alg: str
+    kid: str | None
+    typ: str | None
+    unverified_claims: dict[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+
+def parse_compact(raw: bytes) -> UnverifiedToken:
+    """Header, claims and signature of a compact JWS (RFC 7515 §7.1); TokenInvalid for anything else."""
+    if len(raw) > MAX_TOKEN_BYTES:
+        raise TokenInvalid(cause="token longer than 16 KiB")
+    if raw.translate(None, ALPHABET) != b"..":
+        raise TokenInvalid(cause="not three base64url segments")
+    head, body, mac = raw.split(b".")
+    try:
+        header = parse_object(decode_alphabet(head))
+        claims = parse_object(decode_alphabet(body))
+        signature = decode_alphabet(mac)
+    except ValueError as exc:
+        raise TokenInvalid(cause=f"malformed segment: {exc}") from None
+    if not _REFUSED_PARAMETERS.isdisjoint(header):
+        raise TokenInvalid(cause="header parameter that is never accepted")
+    alg = header.get("alg")
+    if type(alg) is not str:
+        raise TokenInvalid(cause="alg is not a string")
+    return UnverifiedToken(
+        alg, _identifier(header, "kid"), _identifier(header, "typ"), claims, raw[: -len(mac) - 1] if mac else raw[:-1], signature
+    )
+
+
+def read_token(issuer: str, unverified: UnverifiedToken) -> Token:
+    """The typed claims of a token of the named issuer; TokenInvalid if a registered claim has another type.
+
+    For the verifier only: the result counts as a `Token` once its signature has held.
+    """
+    claims = unverified.unverified_claims
+    expires_at = _moment(claims, "exp")
+    if expires_at is None:
+        raise TokenInvalid(cause="exp is missing")
+    client_id = _identifier(claims, "client_id")
+    authorized_party = _identifier(claims, "azp")
+    return Token(
+        issuer,
+        unverified.alg,
+        unverified.kid,
+        claims,
+        _identifier(claims, "sub"),
+        _identifier(claims, "jti"),
+        _identifier(claims, "sid"),
+        authorized_party if client_id is None else client_id,
+        _moment(claims, "iat"),
+        expires_at,
+        _moment(claims, "nbf"),
+        _audience(claims),
+        _scopes(claims),
+    )
+
+
+def claim_at(claims: Mapping[str, Any], path: str) -> Any:
+    """The claim at a dotted path, or ABSENT.
+
+    A claim whose name is the whole path wins; then the longest prefix that names an object is entered, so claims named by
+    URLs (`https://shop.example/roles.eu`) can be reached. Lists are values, never steps.
+    """
+    value = claims.get(path, ABSENT)
+    if value is not ABSENT:
+        return value
+    end = path.rfind(".")
+    while end > 0:
+        inner = claims.get(path[:end])
+        if isinstance(inner, dict):
+            value = claim_at(inner, path[end + 1 :])
+            if value is not ABSENT:
+                return value
+        end = path.rfind(".", 0, end)
+    return ABSENT
+
+
+def _identifier(members: dict[str, Any], name: str) -> str | None:
+    value = members.get(name, ABSENT)
+    if value is ABSENT:
+        return None
+    # Identifiers become parts of denylist keys, log lines and header values.
+    if type(value) is not str or not value or not value.isprintable() and _CONTROL.search(value):
+        raise TokenInvalid(cause=f"{name} is not a plain string")
+    return value
+
+
+def _moment(claims: dict[str, Any], name: str) -> float | None:
+    value = claims.get(name, ABSENT)
+    if value is ABSENT:
+        return None
+    if type(value) is not int and type(value) is not float or not 0 <= value <= _LATEST:  # `type`: a bool is an int
+        raise TokenInvalid(cause=f"{name} is not a time")
+    return float(value)
+
+
+def _audience(claims: dict[str, Any]) -> frozenset[str]:
+    value = claims.get("aud", ABSENT)
+    if type(value) is str:
+        return frozenset((value,))
+    if type(value) is list and all(type(item) is str for item in value):
+        return frozenset(value)
+    raise TokenInvalid(cause="aud is missing, or not a string or a list of strings")
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    found: list[str] = []
+    for name in ("scope", "scp"):
+        value = claims.get(name, ABSENT)
+        if value is ABSENT:
+            continue
+        if type(value) is str:
+            found += value.split(" ")
+        elif type(value) is list and all(type(item) is str for item in value):
+            found += value
+        else:
+            raise TokenInvalid(cause=f"{name} is not a string or a list of strings")
+    return frozenset(scope for scope in found if scope)
