@@ -19,7 +19,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 # Stamps: an environment is made once, and again when what it is made from changes.
-$(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: pyproject.toml constraints/%.txt tools/prepare
+$(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: pyproject.toml constraints/build.txt constraints/%.txt tools/prepare
 	@tools/prepare venv $*
 
 demo: $(VENV)/.stamp-run ## a backend, a throwaway issuer and the gateway, with three curls to paste

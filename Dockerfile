@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+
+# --- build: a virtual environment with the pinned packages and the gateway's wheel ------------------------------------
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# The packages before the source: they change seldom, so this layer is usually cached. Only wheels, so that no compiler is
+# needed and nothing runs at installation; pip itself stays out of the environment that is shipped.
+COPY constraints/build.txt constraints/run.txt constraints/
+RUN python -m venv --without-pip /opt/gateway \
+ && pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes -r constraints/run.txt \
+ && pip install --only-binary :all: --require-hashes -r constraints/build.txt
+
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+RUN python -m hatchling build -t wheel \
+ && pip --python /opt/gateway/bin/python install --no-deps dist/*.whl
+
+# --- run --------------------------------------------------------------------------------------------------------------
+FROM python:3.13-slim
+# What config/gateway.yaml reads: inside a container, loopback would be reachable by nobody.
+ENV PATH=/opt/gateway/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    GATEWAY_LISTEN=0.0.0.0:8080 \
+    ADMIN_LISTEN=0.0.0.0:9901
+COPY --from=build /opt/gateway /opt/gateway
+COPY config /etc/gateway
+# The only folder it may write to: the denylist's snapshot, or the embedded denylist itself.
+RUN install -d -o 10001 -g 10001 -m 0750 /var/lib/gateway
+VOLUME /var/lib/gateway
+WORKDIR /var/lib/gateway
+
+# A number, so that Kubernetes' runAsNonRoot can tell.
+USER 10001:10001
+EXPOSE 8080 9901
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['ADMIN_LISTEN'].rpartition(':')[2] + '/health/ready', timeout=2)"]
+ENTRYPOINT ["gateway"]
+CMD ["serve", "--config", "/etc/gateway/gateway.yaml"]
