@@ -1,4 +1,14 @@
-"""One YAML file: its models (`schema`), its reading with every problem named (`load`), its changes while running (`watch`).
+"""One YAML file: its models, its reading with every problem named, its changes while running.
 
-`schema` stands at the bottom of the house and imports nothing of ours; `load` adds the checks that need to understand routes.
+    quantities   durations and sizes as people write them
+    values       names, addresses, header names and paths: text with a grammar
+    schema       the models: every key, its type, its default
+    document     YAML text → plain values that know their line and column
+    checks       what needs two places of the file at once: references, ties, files that must exist
+    load         all of it in one run: a `Config`, or every problem with its place and its remedy
+    reference    the models as a JSON Schema for editors and as a table for the manual
+    watch        notices that the file has changed
+
+`schema` and what it uses stand at the bottom of the house and import nothing else of ours; `load` and `checks` may import
+`routing`, because only it knows which routes tie.
 """

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
 
 
 def parse_duration(text: Any) -> float:
@@ -29,16 +29,48 @@ def parse_size(text: Any) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads as `seconds`, to the millisecond; seconds up to 2 minutes: `75s`."""
+    if seconds and seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    for unit in ("d", "h", "m"):
+        if seconds > 120 and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds / _SECONDS[unit])}{unit}"
+    return f"{round(seconds, 3):g}s" if seconds < 100_000 else f"{round(seconds)}s"
+
+
+def format_size(count: int) -> str:
+    """The shortest text that `parse_size` reads as `count` bytes."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if count and count % _BYTES[unit] == 0:
+            return f"{count // _BYTES[unit]}{unit}"
+    return f"{count}B"
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["250ms", "30s", "10m"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "duration-with-unit",
+            "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$",
+            "examples": ["250ms", "30s", "10m"],
+        }
+    ),
 ]
 """Seconds, written with a unit."""
 
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(B|KiB|MiB|GiB)$", "examples": ["16KiB", "10MiB"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "size-with-unit",
+            "pattern": r"^[0-9]+(B|KiB|MiB|GiB)$",
+            "examples": ["16KiB", "10MiB"],
+        }
+    ),
 ]
 """Bytes, written with a unit."""
