@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 # Fast checks of what is written beside the code; they are part of `make test` too.
-DOC_TESTS := $(wildcard tests/test_docs.py tests/test_project.py tests/test_architecture.py)
+DOC_TESTS := $(wildcard tests/test_docs.py tests/test_project.py tests/test_deploy.py tests/test_packaging.py tests/test_architecture.py)
 
 export PYTHON
 
