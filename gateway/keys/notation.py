@@ -1,7 +1,7 @@
 """How JOSE writes octets and objects, read strictly: canonical base64url, and JSON without two meanings.
 
-Two parsers that disagree about one token are a way around both, so everything that lenient parsers repair is refused here:
-padding, non-zero spare bits, duplicate members, `NaN`, numbers too large for a double, lone surrogates, deep nesting.
+Two parsers that disagree about one token are a way around both, so everything that lenient parsers repair is refused
+here: padding, non-zero spare bits, duplicate members, `NaN`, numbers beyond a double, lone surrogates, deep nesting.
 All functions raise `ValueError` with a reason that holds nothing of the input.
 """
 
@@ -40,7 +40,7 @@ def decode_alphabet(text: bytes) -> bytes:
 
 
 def parse_object(octets: bytes) -> dict[str, Any]:
-    """The JSON object (RFC 8259) in UTF-8 `octets`; members are unique at every level, numbers finite, strings encodable."""
+    """The JSON object (RFC 8259) in UTF-8 `octets`: members unique at every level, numbers finite, strings UTF-8."""
     try:
         value = _DECODER.decode(octets.decode())
         if not isinstance(value, dict):

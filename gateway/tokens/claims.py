@@ -1,8 +1,9 @@
 """A compact JWS and its claims, read once and strictly: `UnverifiedToken` before the signature, `Token` after.
 
-Only the shapes are judged here (RFC 7515 §3.1, RFC 7519 §4.1); whether they suffice is the verifier's decision. What the
-registered claims may be: identifiers are non-empty strings without control characters, times are numbers between 1970 and
-9999, audiences and scopes are strings or lists of strings. A claim of another shape is refused rather than guessed at.
+Only the shapes are judged here (RFC 7515 §3.1, RFC 7519 §4.1); whether they suffice is the verifier's decision. What
+the registered claims may be: identifiers are non-empty strings without control characters, times are numbers between
+1970 and 9999, audiences and scopes are strings or lists of strings. A claim of another shape is refused rather than
+guessed at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.keys.notation import ALPHABET, decode_alphabet, parse_object
 MAX_TOKEN_BYTES = 16 * 1024  # twice what servers usually accept for all cookies together
 _LATEST = 253_402_300_799.0  # 9999-12-31T23:59:59Z; also catches times written in milliseconds
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# `crit` and `b64` change what is signed; the others bring or point to a key of the sender's choice, or mean another format.
+# `crit` and `b64` change what is signed; the others bring a key of the sender's choice, or mean another format.
 _REFUSED_PARAMETERS = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c", "enc", "zip"})
 
 
@@ -65,70 +66,78 @@ class Token:
 class UnverifiedToken:
     """The parts of a well-formed compact JWS whose signature nobody has checked yet."""
 
-    alg: str
-    kid: str | None
-    typ: str | None
-    unverified_claims: dict[str, Any]
+    unverified_alg: str
+    unverified_kid: str | None
+    unverified_typ: str | None
+    unverified_payload: bytes
     signing_input: bytes
     signature: bytes
 
 
 def parse_compact(raw: bytes) -> UnverifiedToken:
-    """Header, claims and signature of a compact JWS (RFC 7515 §7.1); TokenInvalid for anything else."""
+    """Header, payload and signature of a compact JWS (RFC 7515 §7.1); TokenInvalid for anything else."""
     if len(raw) > MAX_TOKEN_BYTES:
         raise TokenInvalid(cause="token longer than 16 KiB")
     if raw.translate(None, ALPHABET) != b"..":
         raise TokenInvalid(cause="not three base64url segments")
-    head, body, mac = raw.split(b".")
+    signing_input, _, mac = raw.rpartition(b".")
+    head, _, body = signing_input.partition(b".")
     try:
         header = parse_object(decode_alphabet(head))
-        claims = parse_object(decode_alphabet(body))
+        payload = decode_alphabet(body)
         signature = decode_alphabet(mac)
     except ValueError as exc:
-        raise TokenInvalid(cause=f"malformed segment: {exc}") from None
+        raise TokenInvalid(cause=f"malformed token: {exc}") from None
     if not _REFUSED_PARAMETERS.isdisjoint(header):
-        raise TokenInvalid(cause="header parameter that is never accepted")
+        raise TokenInvalid(cause="a header parameter that is never accepted")
     alg = header.get("alg")
     if type(alg) is not str:
-        raise TokenInvalid(cause="alg is not a string")
+        raise TokenInvalid(cause="alg is missing or not a string")
     return UnverifiedToken(
-        alg, _identifier(header, "kid"), _identifier(header, "typ"), claims, raw[: -len(mac) - 1] if mac else raw[:-1], signature
+        alg, _identifier(header, "kid"), _identifier(header, "typ"), payload, signing_input, signature
     )
 
 
-def read_token(issuer: str, unverified: UnverifiedToken) -> Token:
+def parse_unverified_claims(unverified: UnverifiedToken) -> dict[str, Any]:
+    """The payload as a claims set (RFC 7519 §7.2), of nobody in particular; TokenInvalid if it is not an object."""
+    try:
+        return parse_object(unverified.unverified_payload)
+    except ValueError as exc:
+        raise TokenInvalid(cause=f"malformed claims: {exc}") from None
+
+
+def read_token(issuer: str, alg: str, kid: str | None, claims: dict[str, Any]) -> Token:
     """The typed claims of a token of the named issuer; TokenInvalid if a registered claim has another type.
 
     For the verifier only: the result counts as a `Token` once its signature has held.
     """
-    claims = unverified.unverified_claims
     expires_at = _moment(claims, "exp")
     if expires_at is None:
         raise TokenInvalid(cause="exp is missing")
     client_id = _identifier(claims, "client_id")
     authorized_party = _identifier(claims, "azp")
     return Token(
-        issuer,
-        unverified.alg,
-        unverified.kid,
-        claims,
-        _identifier(claims, "sub"),
-        _identifier(claims, "jti"),
-        _identifier(claims, "sid"),
-        authorized_party if client_id is None else client_id,
-        _moment(claims, "iat"),
-        expires_at,
-        _moment(claims, "nbf"),
-        _audience(claims),
-        _scopes(claims),
+        issuer=issuer,
+        alg=alg,
+        kid=kid,
+        claims=claims,
+        subject=_identifier(claims, "sub"),
+        token_id=_identifier(claims, "jti"),
+        session_id=_identifier(claims, "sid"),
+        client_id=authorized_party if client_id is None else client_id,
+        issued_at=_moment(claims, "iat"),
+        expires_at=expires_at,
+        not_before=_moment(claims, "nbf"),
+        audience=_audience(claims),
+        scopes=_scopes(claims),
     )
 
 
 def claim_at(claims: Mapping[str, Any], path: str) -> Any:
     """The claim at a dotted path, or ABSENT.
 
-    A claim whose name is the whole path wins; then the longest prefix that names an object is entered, so claims named by
-    URLs (`https://shop.example/roles.eu`) can be reached. Lists are values, never steps.
+    A claim whose name is the whole path wins; then the longest prefix that names an object is entered, so claims named
+    by URLs (`https://shop.example/roles.eu`) can be reached. Lists are values, never steps.
     """
     value = claims.get(path, ABSENT)
     if value is not ABSENT:
@@ -149,7 +158,7 @@ def _identifier(members: dict[str, Any], name: str) -> str | None:
     if value is ABSENT:
         return None
     # Identifiers become parts of denylist keys, log lines and header values.
-    if type(value) is not str or not value or not value.isprintable() and _CONTROL.search(value):
+    if type(value) is not str or not value or (not value.isprintable() and _CONTROL.search(value)):
         raise TokenInvalid(cause=f"{name} is not a plain string")
     return value
 
@@ -158,7 +167,7 @@ def _moment(claims: dict[str, Any], name: str) -> float | None:
     value = claims.get(name, ABSENT)
     if value is ABSENT:
         return None
-    if type(value) is not int and type(value) is not float or not 0 <= value <= _LATEST:  # `type`: a bool is an int
+    if (type(value) is not int and type(value) is not float) or not 0 <= value <= _LATEST:  # `type`: a bool is an int
         raise TokenInvalid(cause=f"{name} is not a time")
     return float(value)
 
