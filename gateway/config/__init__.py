@@ -9,6 +9,6 @@
     reference    the models as a JSON Schema for editors and as a table for the manual
     watch        notices that the file has changed
 
-`schema` and what it uses stand at the bottom of the house and import nothing else of ours; `load` and `checks` may import
-`routing`, because only it knows which routes tie.
+`schema` and what it uses stand at the bottom of the house and import nothing else of ours; `load` and `checks` may
+import `routing`, because only it knows which routes tie.
 """

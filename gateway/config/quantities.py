@@ -30,7 +30,7 @@ def parse_size(text: Any) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration` reads as `seconds`, to the millisecond; seconds up to 2 minutes: `75s`."""
+    """Text that `parse_duration` reads as `seconds`, to the millisecond; up to two minutes in seconds: `75s`."""
     if seconds and seconds < 1:
         return f"{round(seconds * 1000)}ms"
     for unit in ("d", "h", "m"):

@@ -1,9 +1,9 @@
 """The YAML contract as frozen models: every key, its type, its default and why that default.
 
 Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`) is read once; a change needs a restart. The
-*dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may be
-on its own; what needs two places of the file at once (references, ties) is checked by `gateway.config.checks`. The JSON
-Schema for editors and the reference in the manual are generated from these models, descriptions included.
+*dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may
+be on its own; what needs two places of the file at once (references, ties) is checked by `gateway.config.checks`. The
+JSON Schema for editors and the reference in the manual are generated from these models, descriptions included.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from gateway.config.values import (
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 SYMMETRIC = ("HS256", "HS384", "HS512")
 Algorithm = Literal[
-    # fmt: off
     "RS256",
     "RS384",
     "RS512",
@@ -47,7 +46,6 @@ Algorithm = Literal[
     "HS256",
     "HS384",
     "HS512",
-    # fmt: on
 ]
 
 SECRET_KEYS = frozenset({"secret", "store"})
@@ -66,15 +64,25 @@ class Model(BaseModel):
 class Limits(Model):
     """What a client may send; anything beyond is answered, logged and counted."""
 
-    head_bytes: Size = Field(32 * 1024, description="Request line and header fields together; beyond: 431.", ge=1024)
-    headers: int = Field(100, description="Header fields in one request; beyond: 431.", ge=1, le=10_000)
-    head_timeout: Duration = Field(10.0, description="From the first byte (or the accept) to a complete head.", gt=0)
-    body_timeout: Duration = Field(30.0, description="The longest silence while a request body is being sent.", gt=0)
-    body_bytes: Size = Field(
-        10 * 2**20, description="Request body; a route may say otherwise; beyond: 413 `content_too_large`.", ge=0
+    head_bytes: Size = Field(
+        default=32 * 1024, description="Request line and header fields together; beyond: 431.", ge=1024
     )
-    keep_alive: Duration = Field(75.0, description="How long an idle client connection is kept.", gt=0)
-    connections: int = Field(20_000, description="Open client connections per worker; beyond: 503 and close.", ge=1)
+    headers: int = Field(default=100, description="Header fields in one request; beyond: 431.", ge=1, le=10_000)
+    head_timeout: Duration = Field(
+        default=10.0, description="From the first byte (or the accept) to a complete head.", gt=0
+    )
+    body_timeout: Duration = Field(
+        default=30.0, description="The longest silence while a request body is being sent.", gt=0
+    )
+    body_bytes: Size = Field(
+        default=10 * 2**20,
+        description="Request body; a route may say otherwise; beyond: 413 `content_too_large`.",
+        ge=0,
+    )
+    keep_alive: Duration = Field(default=75.0, description="How long an idle client connection is kept.", gt=0)
+    connections: int = Field(
+        default=20_000, description="Open client connections per worker; beyond: 503 and close.", ge=1
+    )
 
 
 class ServerTls(Model):
@@ -88,20 +96,22 @@ class Server(Model):
     """The address clients connect to, and how it behaves under load and at the end."""
 
     listen: Listen = Field(
-        "127.0.0.1:8080", description="`HOST:PORT` for clients; loopback, so that nothing is exposed unasked."
+        default="127.0.0.1:8080", description="`HOST:PORT` for clients; loopback, so that nothing is exposed unasked."
     )
-    workers: int = Field(1, description="Processes; each is a whole gateway.", ge=1, le=256)
+    workers: int = Field(default=1, description="Processes; each is a whole gateway.", ge=1, le=256)
     trusted_proxies: tuple[str, ...] = Field(
-        (),
-        description="CIDRs of proxies whose `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and `traceparent` are believed.",
+        default=(),
+        description="CIDRs of proxies: their `X-Forwarded-*`, `Forwarded`, `X-Request-Id` and `traceparent` count.",
     )
-    tls: ServerTls | None = Field(None, description="Left out: plain HTTP, as behind a load balancer.")
+    tls: ServerTls | None = Field(default=None, description="Left out: plain HTTP, as behind a load balancer.")
     limits: Limits = Limits()
     announce: Duration = Field(
-        0.0, description="On SIGTERM: how long to be unready before the listener closes (Kubernetes: `5s`).", ge=0
+        default=0.0,
+        description="On SIGTERM: how long to be unready before the listener closes (Kubernetes: 5s).",
+        ge=0,
     )
     drain: Duration = Field(
-        30.0, description="On SIGTERM: how long requests in flight may take; then streams are ended.", ge=0
+        default=30.0, description="On SIGTERM: how long requests in flight may take; then streams end.", ge=0
     )
 
     @field_validator("trusted_proxies")
@@ -115,7 +125,7 @@ class Server(Model):
 class Admin(Model):
     """Health, metrics and the admin API, on an address of their own."""
 
-    listen: Listen = Field("127.0.0.1:9901", description="`HOST:PORT`; never the clients' address.")
+    listen: Listen = Field(default="127.0.0.1:9901", description="`HOST:PORT`; never the clients' address.")
 
 
 _STORES = "redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// or sqlite:///path"
@@ -126,27 +136,28 @@ class Denylist(Model):
     """Where revocations are kept, and what happens when they cannot be seen."""
 
     store: str = Field(
-        "redis://127.0.0.1:6379/0",
+        default="redis://127.0.0.1:6379/0",
         description=f"{_STORES}; `sqlite` is embedded, for the gateways of one machine.",
         repr=False,  # may hold a password
     )
-    prefix: str = Field("gateway:deny:", description="In front of every key.", min_length=1, max_length=128)
+    prefix: str = Field(default="gateway:deny:", description="In front of every key.", min_length=1, max_length=128)
     max_staleness: Duration = Field(
-        30.0, description="After this long without contact the denylist counts as stale.", gt=0
+        default=30.0, description="After this long without contact the denylist counts as stale.", gt=0
     )
     when_stale: Literal["refuse", "allow"] = Field(
-        "refuse",
+        default="refuse",
         description="`refuse`: 503 `denylist_stale`; `allow`: what was last known decides. A route may differ.",
     )
     snapshot: FilePath | None = Field(
-        None, description="File that lets a gateway start while the store is down and still deny what it knew."
+        default=None, description="File that lets a gateway start while the store is down and still deny what it knew."
     )
-    timeout: Duration = Field(0.25, description="Deadline of each command to the store.", gt=0, le=10)
+    timeout: Duration = Field(default=0.25, description="Deadline of each command to the store.", gt=0, le=10)
     rescan: Duration = Field(
-        5.0, description="How often to read everything again where `CLIENT TRACKING` is forbidden.", gt=0
+        default=5.0, description="How often to read everything again where `CLIENT TRACKING` is forbidden.", gt=0
     )
     ca: FilePath | None = Field(
-        None, description="PEM file of the authority that signs the store's certificate; the system's when left out."
+        default=None,
+        description="PEM file of the authority that signs the store's certificate; the system's when left out.",
     )
 
     @field_validator("store")
@@ -163,9 +174,9 @@ class Denylist(Model):
 class AccessLog(Model):
     """One JSON line per request."""
 
-    destination: str = Field("stdout", description="`stdout`, `stderr`, `off`, or a file's path.", min_length=1)
+    destination: str = Field(default="stdout", description="`stdout`, `stderr`, `off`, or a file's path.", min_length=1)
     subject: Literal["digest", "plain", "none"] = Field(
-        "digest", description="How `sub` appears; `digest`: the first 16 hex digits of a keyed hash."
+        default="digest", description="How `sub` appears; `digest`: the first 16 hex digits of a keyed hash."
     )
 
     @field_validator("destination")
@@ -186,9 +197,9 @@ class Telemetry(Model):
 class Credentials(Model):
     """Where a token may stand besides `Authorization: Bearer`; always removed before forwarding."""
 
-    cookie: PlainName | None = Field(None, description="Name of a cookie that holds the token.")
+    cookie: PlainName | None = Field(default=None, description="Name of a cookie that holds the token.")
     query: PlainName | None = Field(
-        None, description="Name of a query parameter that holds the token (RFC 6750 §2.3 advises against it)."
+        default=None, description="Name of a query parameter that holds the token (RFC 6750 §2.3 advises against it)."
     )
 
 
@@ -201,25 +212,29 @@ class Issuer(Model):
         description="Accepted algorithms; `HS*` never beside the others.", min_length=1
     )
     jwks_uri: Url | None = Field(
-        None, description="URL of the key set; left out: OpenID or RFC 8414 discovery below `issuer`."
+        default=None, description="URL of the key set; left out: OpenID or RFC 8414 discovery below `issuer`."
     )
-    jwks_file: FilePath | None = Field(None, description="File with a key set; read again when it changes.")
+    jwks_file: FilePath | None = Field(default=None, description="File with a key set; read again when it changes.")
     secret: SecretBytes | None = Field(
-        None, description="Shared secret for `HS*`: `${NAME}` or `{file: path}`; at least as long as the hash."
+        default=None, description="Shared secret for `HS*`: `${NAME}` or `{file: path}`; at least as long as the hash."
     )
     token_type: str = Field(
-        "at+jwt", description="`typ` of the header (RFC 9068); `JWT`, another media type, or `any`.", min_length=1
+        default="at+jwt",
+        description="`typ` of the header (RFC 9068); `JWT`, another media type, or `any`.",
+        min_length=1,
     )
-    leeway: Duration = Field(30.0, description="Tolerance for clocks that differ.", ge=0, le=300)
-    max_age: Duration | None = Field(None, description="Refuse tokens whose `iat` is older than this.", gt=0)
+    leeway: Duration = Field(default=30.0, description="Tolerance for clocks that differ.", ge=0, le=300)
+    max_age: Duration | None = Field(default=None, description="Refuse tokens whose `iat` is older than this.", gt=0)
     refresh: Duration = Field(
-        300.0, description="How often keys are fetched ahead; `Cache-Control` may say sooner or later.", ge=1
+        default=300.0, description="How often keys are fetched ahead; `Cache-Control` may say sooner or later.", ge=1
     )
     cooldown: Duration = Field(
-        10.0, description="The shortest time between two fetches, whatever unknown key ids arrive.", ge=0
+        default=10.0, description="The shortest time between two fetches, whatever unknown key ids arrive.", ge=0
     )
-    timeout: Duration = Field(5.0, description="Deadline of one fetch.", gt=0, le=60)
-    ca: FilePath | None = Field(None, description="PEM file of the authority that signs the key server's certificate.")
+    timeout: Duration = Field(default=5.0, description="Deadline of one fetch.", gt=0, le=60)
+    ca: FilePath | None = Field(
+        default=None, description="PEM file of the authority that signs the key server's certificate."
+    )
     credentials: Credentials = Credentials()
 
     @field_validator("algorithms")
@@ -268,15 +283,18 @@ class IdentityHeader(Model):
         min_length=1,
     )
     format: Literal["comma", "json", "base64url"] = Field(
-        "comma", description="`comma`: list items joined; `json`: compact ASCII JSON; `base64url`: of that JSON."
+        default="comma",
+        description="`comma`: list items joined; `json`: compact ASCII JSON; `base64url`: of that JSON.",
     )
 
 
 class Identity(Model):
     """The headers that tell the upstream who is calling; clients' own copies are always removed."""
 
-    headers: dict[FieldName, IdentityHeader] = Field({}, description="Header name → claim.")
-    strip: tuple[FieldName, ...] = Field((), description="Further headers that no client may send, in any spelling.")
+    headers: dict[FieldName, IdentityHeader] = Field(default={}, description="Header name → claim.")
+    strip: tuple[FieldName, ...] = Field(
+        default=(), description="Further headers that no client may send, in any spelling."
+    )
 
     @field_validator("headers", mode="before")
     @classmethod
@@ -293,33 +311,33 @@ class Identity(Model):
 class UpstreamTimeouts(Model):
     """How long an upstream may take; beyond: 504."""
 
-    connect: Duration = Field(2.0, description="TCP and TLS handshake.", gt=0)
-    head: Duration = Field(30.0, description="From the request's last byte sent to the response head.", gt=0)
-    idle: Duration = Field(60.0, description="The longest silence inside a body, either way.", gt=0)
+    connect: Duration = Field(default=2.0, description="TCP and TLS handshake.", gt=0)
+    head: Duration = Field(default=30.0, description="From the request's last byte sent to the response head.", gt=0)
+    idle: Duration = Field(default=60.0, description="The longest silence inside a body, either way.", gt=0)
 
 
 class Pool(Model):
     """Connections to one endpoint, per worker."""
 
-    size: int = Field(256, description="Open connections at the most.", ge=1)
+    size: int = Field(default=256, description="Open connections at the most.", ge=1)
     idle: Duration = Field(
-        30.0, description="How long an unused connection is kept; below the upstream's own keep-alive.", ge=0
+        default=30.0, description="How long an unused connection is kept; below the upstream's own keep-alive.", ge=0
     )
     wait: Duration = Field(
-        1.0, description="How long a request waits for a free connection; then 503 `no_endpoint`.", ge=0
+        default=1.0, description="How long a request waits for a free connection; then 503 `no_endpoint`.", ge=0
     )
 
 
 class UpstreamTls(Model):
     """TLS towards an upstream."""
 
-    ca: FilePath | None = Field(None, description="PEM file of the authority; the system's when left out.")
+    ca: FilePath | None = Field(default=None, description="PEM file of the authority; the system's when left out.")
     server_name: str | None = Field(
-        None, description="Name to send and to verify; the endpoint's host when left out.", min_length=1
+        default=None, description="Name to send and to verify; the endpoint's host when left out.", min_length=1
     )
-    certificate: FilePath | None = Field(None, description="Client certificate (PEM).")
-    key: FilePath | None = Field(None, description="Its private key (PEM).")
-    insecure_skip_verify: bool = Field(False, description="Accept any certificate. Never in production.")
+    certificate: FilePath | None = Field(default=None, description="Client certificate (PEM).")
+    key: FilePath | None = Field(default=None, description="Its private key (PEM).")
+    insecure_skip_verify: bool = Field(default=False, description="Accept any certificate. Never in production.")
 
     @model_validator(mode="after")
     def _both_halves(self) -> UpstreamTls:
@@ -336,7 +354,7 @@ class Upstream(Model):
         description="`http://HOST:PORT` or `https://HOST:PORT`, used in turn.", min_length=1
     )
     host: Literal["preserve", "endpoint"] = Field(
-        "preserve", description="Which `Host` the upstream sees: the client's, or the endpoint's."
+        default="preserve", description="Which `Host` the upstream sees: the client's, or the endpoint's."
     )
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     pool: Pool = Pool()
@@ -353,8 +371,8 @@ class Upstream(Model):
 class Scopes(Model):
     """Scopes a token must carry."""
 
-    all: tuple[Scope, ...] = Field((), description="Every one of these.")
-    any: tuple[Scope, ...] = Field((), description="At least one of these.")
+    all: tuple[Scope, ...] = Field(default=(), description="Every one of these.")
+    any: tuple[Scope, ...] = Field(default=(), description="At least one of these.")
 
 
 Scalar = str | int | float | bool
@@ -363,9 +381,11 @@ Scalar = str | int | float | bool
 class ClaimRule(Model):
     """What a claim must be; exactly one of the three."""
 
-    equals: Scalar | None = Field(None, description="The claim is this value.")
-    one_of: tuple[Scalar, ...] | None = Field(None, description="The claim is one of these values.", min_length=1)
-    contains: Scalar | None = Field(None, description="The claim is a list with this item.")
+    equals: Scalar | None = Field(default=None, description="The claim is this value.")
+    one_of: tuple[Scalar, ...] | None = Field(
+        default=None, description="The claim is one of these values.", min_length=1
+    )
+    contains: Scalar | None = Field(default=None, description="The claim is a list with this item.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ClaimRule:
@@ -379,16 +399,17 @@ class Auth(Model):
     """What a route asks of the caller."""
 
     mode: Literal["required", "optional", "none"] = Field(
-        "required", description="`optional`: a token may be absent, never may be wrong; `none`: no token is looked at."
+        default="required",
+        description="`optional`: a token may be absent, never may be wrong; `none`: no token is looked at.",
     )
     issuers: tuple[str, ...] | None = Field(
-        None, description="Names of the issuers accepted here; all when left out.", min_length=1
+        default=None, description="Names of the issuers accepted here; all when left out.", min_length=1
     )
     audience: tuple[str, ...] | None = Field(
-        None, description="One of these must be in `aud` too: narrows the issuers' audience.", min_length=1
+        default=None, description="One of these must be in `aud` too: narrows the issuers' audience.", min_length=1
     )
     scopes: Scopes = Scopes()
-    claims: dict[str, ClaimRule] = Field({}, description="Claim path → rule; all must hold.")
+    claims: dict[str, ClaimRule] = Field(default={}, description="Claim path → rule; all must hold.")
 
     @field_validator("scopes", mode="before")
     @classmethod
@@ -406,7 +427,7 @@ class RouteDenylist(Model):
     """What this route does when revocations cannot be seen."""
 
     when_stale: Literal["refuse", "allow"] | None = Field(
-        None, description="Replaces `denylist.when_stale` for this route."
+        default=None, description="Replaces `denylist.when_stale` for this route."
     )
 
 
@@ -416,8 +437,8 @@ Ambiguity = Literal["dot_segments", "encoded_slash", "encoded_dot", "backslash",
 class RouteTimeouts(Model):
     """Overrides of the upstream's times for one route."""
 
-    head: Duration | None = Field(None, description="Replaces `timeouts.head` of the upstream.", gt=0)
-    idle: Duration | None = Field(None, description="Replaces `timeouts.idle` of the upstream.", gt=0)
+    head: Duration | None = Field(default=None, description="Replaces `timeouts.head` of the upstream.", gt=0)
+    idle: Duration | None = Field(default=None, description="Replaces `timeouts.idle` of the upstream.", gt=0)
 
 
 class Route(Model):
@@ -425,21 +446,25 @@ class Route(Model):
 
     name: Name = Field(description="Stands in the log and in metrics.")
     path: str = Field(description="Exact, `/users/{id}`, or `/prefix/**` (which also matches the bare prefix).")
-    host: str | None = Field(None, description="Exact, or `*.suffix`; any when left out.")
+    host: str | None = Field(default=None, description="Exact, or `*.suffix`; any when left out.")
     methods: tuple[Method, ...] | None = Field(
-        None, description="Upper case; any when left out. `GET` includes `HEAD`.", min_length=1
+        default=None, description="Upper case; any when left out. `GET` includes `HEAD`.", min_length=1
     )
     upstream: str = Field(description="Name of an upstream.")
     auth: Auth = Auth()
-    credentials: Credentials | None = Field(None, description="Replaces the issuers' setting for this route.")
+    credentials: Credentials | None = Field(default=None, description="Replaces the issuers' setting for this route.")
     forward_token: bool = Field(
-        False, description="Whether the upstream gets the `Authorization` header; other places are always removed."
+        default=False,
+        description="Whether the upstream gets the `Authorization` header; other places are always removed.",
     )
     denylist: RouteDenylist = RouteDenylist()
-    body_bytes: Size | None = Field(None, description="Replaces `server.limits.body_bytes` for this route.", ge=0)
+    body_bytes: Size | None = Field(
+        default=None, description="Replaces `server.limits.body_bytes` for this route.", ge=0
+    )
     timeouts: RouteTimeouts = RouteTimeouts()
     allow_ambiguous: tuple[Ambiguity, ...] = Field(
-        (), description="Forms of path that are otherwise refused with 400, because servers read them differently."
+        default=(),
+        description="Forms of path that are otherwise refused with 400, because servers read them differently.",
     )
 
     @field_validator("auth", mode="before")
@@ -453,11 +478,15 @@ class Config(Model):
 
     server: Server = Server()
     admin: Admin = Admin()
-    denylist: Denylist | None = Field(None, description="Left out: nothing can be revoked, and start-up says so.")
+    denylist: Denylist | None = Field(
+        default=None, description="Left out: nothing can be revoked, and start-up says so."
+    )
     telemetry: Telemetry = Telemetry()
-    issuers: dict[Name, Issuer] = Field({}, description="Name → issuer; the name stands in the denylist's keys.")
+    issuers: dict[Name, Issuer] = Field(
+        default={}, description="Name → issuer; the name stands in the denylist's keys."
+    )
     identity: Identity = Identity()
-    upstreams: dict[Name, Upstream] = Field({}, description="Name → backend.")
+    upstreams: dict[Name, Upstream] = Field(default={}, description="Name → backend.")
     routes: tuple[Route, ...] = Field(
         description="The most specific one wins, whatever the order; two that tie are an error.", min_length=1
     )

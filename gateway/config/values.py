@@ -1,4 +1,4 @@
-"""Text with a grammar: names, listen addresses, header names, origins, scopes, and paths that are relative to the YAML file."""
+"""Text with a grammar: names, addresses, header names, origins, scopes, and paths beside the YAML file."""
 
 from __future__ import annotations
 
