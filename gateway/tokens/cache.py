@@ -2,9 +2,9 @@
 
 Filled by the verifier with tokens whose signature held, never with refusals: a flood of forged tokens cannot push out
 one genuine entry. An entry is good while its key is in its issuer's set and its times hold, and the verifier looks at
-both on every request; what changes outside the token (denylist, policy) is never remembered here. Bounded by entries and
-by the bytes of the tokens. Eviction gives a second chance: the oldest entry goes, unless it was used since it was last
-looked at. One owner, one thread.
+both on every request; what changes outside the token (denylist, policy) is never remembered here. Bounded by entries
+and by the bytes of the tokens. Eviction gives a second chance: the oldest entry goes, unless it was used since it was
+last looked at. One owner, one thread.
 """
 
 from __future__ import annotations
