@@ -5,6 +5,7 @@
     │  ├─ BadRequest            400 bad_request
     │  ├─ NoRoute               404 no_route
     │  ├─ MethodNotAllowed      405 method_not_allowed
+    │  ├─ RequestTimeout        408 request_timeout
     │  ├─ ContentTooLarge       413 content_too_large
     │  ├─ RateLimited           429 rate_limited
     │  ├─ HeaderTooLarge        431 header_too_large
@@ -77,6 +78,12 @@ class MethodNotAllowed(ClientError):
         """`allow` lists the methods for the `Allow` field, sorted."""
         super().__init__(detail)
         self.allow = allow
+
+
+class RequestTimeout(ClientError):
+    """The head or the body did not arrive in time (RFC 9110 §15.5.9); the connection closes."""
+
+    status, code, title = 408, "request_timeout", "The request did not arrive in time."
 
 
 class ContentTooLarge(ClientError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.errors import ContentTooLarge, GatewayError, HeaderTooLarge, InsufficientScope, MethodNotAllowed, TokenMissing, Unauthorized
+from gateway.errors import ContentTooLarge, GatewayError, HeaderTooLarge, InsufficientScope, MethodNotAllowed, RequestTimeout, TokenMissing, Unauthorized
 
 TYPE_PREFIX = "urn:gateway:error:"  # RFC 9457 §3.1.1: an identifier need not be dereferenceable
 
@@ -58,6 +58,6 @@ def problem_response(error: GatewayError, request_id: str, date: bytes) -> tuple
         headers.append((b"allow", ", ".join(error.allow).encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    if isinstance(error, ContentTooLarge | HeaderTooLarge):
+    if isinstance(error, ContentTooLarge | HeaderTooLarge | RequestTimeout):
         headers.append((b"connection", b"close"))  # the rest of the message is not worth reading
     return error.status, headers, body

@@ -1,0 +1,296 @@
+"""One request and its response, as ASGI sees them: `receive`, `send`, and the task that calls the application.
+
+A body goes from the parser to `receive()` in the chunks it arrived in; nothing is gathered. A response head waits for
+the first body message, so that both leave in one write; an application that has a head but no body yet sends an empty
+body message with `more_body` and the head leaves at once (the sweep lets it out within a tick otherwise).
+
+    head not sent ──start──▶ head pending ──body──▶ streaming ──last body──▶ done
+
+A response that cannot be finished closes the connection, so that the client sees it cut short: there is no other way to
+say so in HTTP/1.1 (RFC 9112 §8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import GatewayError, Unexpected
+from gateway.server.head import STATUS_LINES, Header
+
+if TYPE_CHECKING:
+    from gateway.server.protocol import HardenedProtocol
+
+logger = logging.getLogger("gateway.server")
+
+Message = dict[str, Any]  # ASGI messages are open mappings
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+BUFFERED_BYTES = 64 * 1024  # of a request body that nobody has asked for yet; beyond, the socket is not read
+SMALL_BYTES = 16 * 1024  # up to here one copy is cheaper than a second buffer for the transport
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_AWAITS_HEAD, _HEAD_PENDING, _STREAMING, _DONE = range(4)
+
+
+class Cycle:
+    """One request in progress. Owned by its connection, which feeds the body and learns when the response is done."""
+
+    __slots__ = (
+        "_body_left",
+        "_chunked",
+        "_connection",
+        "_delivered_end",
+        "_failure",
+        "_head",
+        "_no_body",
+        "_state",
+        "_waiter",
+        "body_complete",
+        "buffered",
+        "chunks",
+        "disconnected",
+        "expects_continue",
+        "keep_alive",
+        "scope",
+        "task",
+    )
+
+    def __init__(self, connection: HardenedProtocol, scope: Message, keep_alive: bool, expects_continue: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.task: asyncio.Task[None] | None = None
+        self.disconnected = False
+        # request body
+        self.chunks: deque[bytes] | None = None  # made with the first chunk: most requests have no body
+        self.buffered = 0
+        self.body_complete = False
+        self._delivered_end = False
+        self._failure: GatewayError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        # response
+        self._state = _AWAITS_HEAD
+        self._head = b""
+        self._no_body = False
+        self._chunked = False
+        self._body_left = -1  # of a declared Content-Length; -1 when none was declared
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the response is complete."""
+        return self._state == _DONE
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a response head was accepted from the application."""
+        return self._state != _AWAITS_HEAD
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the application waits for body bytes that the client has not sent."""
+        return self._waiter is not None and not self.body_complete
+
+    async def run(self, application: Application) -> None:
+        """Call the application; whatever it does, the connection is left answered or closed."""
+        connection = self._connection
+        try:
+            await application(self.scope, self.receive, self.send)
+            if self._state != _DONE and not self.disconnected:
+                self._fail(Unexpected(cause="the application returned without a complete response"))
+        except asyncio.CancelledError:
+            connection.abandon(self)  # the client is gone, or the time to drain is over
+            raise
+        except GatewayError as error:
+            self._fail(error)
+        except Exception:  # the last line of defence: anything may come out of an application
+            if self._state != _DONE and not self.disconnected:
+                logger.exception("the application failed")
+            self._fail(Unexpected())
+        finally:
+            if self.task is not None:
+                connection.listener.tasks.discard(self.task)
+
+    def _fail(self, error: GatewayError) -> None:
+        if self.disconnected or self._state == _DONE:
+            return
+        if self._state == _AWAITS_HEAD:
+            self._connection.answer(self, error)
+        else:
+            if error.cause:
+                logger.error("%s", error.cause)
+            self._connection.abandon(self)
+
+    # --- request ----------------------------------------------------------------------------------------------------
+
+    def feed(self, chunk: bytes) -> int:
+        """Take a chunk of the body from the parser; gives the bytes that now wait for the application."""
+        if self.chunks is None:
+            self.chunks = deque()
+        self.chunks.append(chunk)
+        self.buffered += len(chunk)
+        self._wake()
+        return self.buffered
+
+    def feed_end(self) -> None:
+        """The body is complete."""
+        self.body_complete = True
+        if self._waiter is not None:
+            self._wake()
+
+    def feed_failure(self, error: GatewayError) -> None:
+        """The rest of the body will not come; `receive()` raises `error`."""
+        self._failure = error
+        self.keep_alive = False
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone."""
+        self.disconnected = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def receive(self) -> Message:
+        """The next chunk of the body; `http.disconnect` once there is nothing more to say to each other.
+
+        Raises the failure of a body that broke off: BadRequest for its framing, RequestTimeout for its pace.
+        """
+        while True:
+            if self.disconnected or self._state == _DONE:
+                return {"type": "http.disconnect"}
+            chunks = self.chunks
+            if chunks:
+                chunk = chunks.popleft()
+                self.buffered -= len(chunk)
+                more = not self.body_complete or bool(chunks)
+                self._delivered_end = not more
+                return {"type": "http.request", "body": chunk, "more_body": more}
+            if self._failure is not None:
+                raise self._failure
+            if self.body_complete and not self._delivered_end:
+                self._delivered_end = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await self._wait()
+
+    async def _wait(self) -> None:
+        connection = self._connection
+        if self._state == _HEAD_PENDING:
+            self.flush_head()
+        if self.expects_continue and self._state == _AWAITS_HEAD:
+            self.expects_continue = False
+            connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.body_complete:
+            connection.want_body()
+        self._waiter = connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # --- response ---------------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Take a response message; waits while the client does not read. After a disconnect messages are dropped."""
+        if self.disconnected:
+            return
+        if self._state == _AWAITS_HEAD:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"expected http.response.start, got {message['type']}")
+            self._start(message["status"], message.get("headers", ()))
+            return
+        if self._state == _DONE or message["type"] != "http.response.body":
+            raise RuntimeError(f"unexpected {message['type']}")
+        if self._connection.write_paused:
+            await self._connection.until_writable()
+            if self.disconnected:
+                return
+        self._send_body(message.get("body", b""), message.get("more_body", False))
+
+    def _start(self, status: int, headers: list[Header]) -> None:
+        """Render the head. Framing is decided here: the application's own `Connection` and `Transfer-Encoding` are not sent."""
+        parts = [STATUS_LINES[status]]
+        version = self.scope["http_version"]
+        for name, value in headers:
+            if name in _FRAMING or name.lower() in _FRAMING:
+                self._note_framing(name.lower(), value)
+                if self._body_left == -1 or name.lower() != b"content-length":
+                    continue
+            parts.append(b"%b: %b\r\n" % (name, value))
+        self._no_body = self.scope["method"] == "HEAD" or status == 204 or status == 304
+        if self._no_body:
+            self._body_left = -1
+        elif self._body_left < 0:
+            if version == "1.1":
+                self._chunked = True
+                parts.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
+        if not self.keep_alive or self._connection.closes_after(self):
+            self.keep_alive = False
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        # One look instead of one per field: a line more than was put in, or a NUL, is an injection.
+        if head.count(b"\n") != len(parts) or head.count(b"\r") != len(parts) or b"\0" in head:
+            raise RuntimeError("a response header holds a control character")
+        self._head = head
+        self._state = _HEAD_PENDING
+
+    def _note_framing(self, name: bytes, value: bytes) -> None:
+        if name == b"connection":
+            if b"close" in value.lower():
+                self.keep_alive = False
+        elif name == b"content-length":
+            if self._body_left >= 0 or not value.isdigit():
+                raise RuntimeError("a response needs one decimal Content-Length")
+            self._body_left = int(value)
+
+    def flush_head(self) -> None:
+        """Let a pending head out without waiting for the body."""
+        if self._state == _HEAD_PENDING:
+            self._state = _STREAMING
+            self._connection.write(self._head)
+            self._head = b""
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self._no_body:
+            body = b""
+        elif self._body_left >= 0:
+            self._body_left -= len(body)
+            if self._body_left < 0 or (self._body_left and not more):
+                raise RuntimeError("the response's body is not as long as its Content-Length")
+        if self._chunked:
+            self._write_chunk(body, more)
+        elif len(body) <= SMALL_BYTES:
+            if self._head or body:
+                self._connection.write(self._head + body)
+        else:
+            self._connection.write_all((self._head, body) if self._head else (body,))
+        self._head = b""
+        self._state = _STREAMING
+        if not more:
+            self._state = _DONE
+            self._connection.response_done(self)
+
+    def _write_chunk(self, body: bytes, more: bool) -> None:
+        connection, head = self._connection, self._head
+        if not body:
+            tail = head if more else head + b"0\r\n\r\n"
+            if tail:
+                connection.write(tail)
+            return
+        end = b"\r\n" if more else b"\r\n0\r\n\r\n"
+        if len(body) <= SMALL_BYTES:
+            connection.write(b"%b%x\r\n%b%b" % (head, len(body), body, end))
+        else:
+            connection.write_all((b"%b%x\r\n" % (head, len(body)), body, end))
