@@ -1,0 +1,322 @@
+"""One request to the upstream and its response back, both streamed, with bounded memory.
+
+    take a connection ─► write the head with the first of the body ─► read the head of the response ─► stream its body
+          │                        │ closed before a byte came back, and safe to repeat: once more on a new connection
+          │                        └ more body: a second task sends it while the first waits for the response
+          └ none yet: connect, another endpoint if this one cannot be reached
+
+A connection goes back to its pool before the last piece is sent to the client, so a slow client holds none for longer than
+needed. Whatever else happens (a fault, a client that leaves, cancellation), it is closed: the exchange is not complete.
+
+A response that begins while the body still uploads is passed on at once. If it is an error or a redirect the upload stops,
+for the endpoint does not want the rest; otherwise both go on, since some endpoints answer while they read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from gateway.errors import BadRequest, ConnectFailed, ContentTooLarge, GatewayError
+from gateway.telemetry.exchange import Exchange
+from gateway.upstream.endpoints import Endpoint, Upstream
+from gateway.upstream.headers import NO_BODY, response_headers
+from gateway.upstream.http1 import Connection, StaleConnection
+from gateway.upstream.response import Header, ResponseHead
+
+# ASGI's own types are dicts of any values.
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"))  # RFC 9110 §9.2.2
+_JOIN_BYTES: Final = 64 * 1024  # up to here one copy is cheaper than one more buffer
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete; there is nobody to answer."""
+
+
+class ResponseAborted(Exception):
+    """The response has begun and cannot be completed: the client's connection must be closed, so that it notices."""
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What to send. Not frozen, for speed; nobody changes it after it is made."""
+
+    method: bytes
+    target: bytes  # the raw path and query, byte for byte as matched
+    host: bytes  # the client's authority; an upstream may be configured to see its endpoint's instead
+    headers: list[Header]  # from RequestHeaders.build: neither Host nor framing
+    request_id: bytes
+    body_length: int | None = NO_BODY  # bytes; None: chunked; NO_BODY: none (from headers.body_length)
+    body_limit: int = 10 * 2**20
+    head_timeout_s: float = 30.0
+    idle_timeout_s: float = 60.0
+
+
+async def forward(
+    request: UpstreamRequest, upstream: Upstream, receive: Receive, send: Send, exchange: Exchange
+) -> None:
+    """Send `request` to `upstream` and its response to `send`; facts go into `exchange`.
+
+    Raises, only while no response has started: `BadRequest`, `ContentTooLarge`, the leaves of `UpstreamFault`, `ClientGone`.
+    Afterwards: `ResponseAborted`. Cancellation closes the upstream connection at once.
+    """
+    if request.body_length is not None and request.body_length > request.body_limit:
+        raise ContentTooLarge
+    conversation = _Conversation(request, upstream, receive, send, exchange)
+    try:
+        head = await conversation.ask()
+        await conversation.answer(head)
+    finally:
+        await conversation.end()
+
+
+class _Conversation:
+    """One request's way to the upstream and back. Owner of the connection it holds and of the task that uploads."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_body_ended",
+        "_connection",
+        "_exchange",
+        "_first",
+        "_has_body",
+        "_is_held",
+        "_receive",
+        "_request",
+        "_send",
+        "_upload",
+        "_upstream",
+    )
+
+    def __init__(
+        self, request: UpstreamRequest, upstream: Upstream, receive: Receive, send: Send, exchange: Exchange
+    ) -> None:
+        self._request = request
+        self._upstream = upstream
+        self._receive = receive
+        self._send = send
+        self._exchange = exchange
+        self._connection: Connection | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._has_body = request.body_length != NO_BODY and request.body_length != 0
+        self._first: bytes | None = None  # the body's first piece, kept until a response begins
+        self._is_held = not self._has_body  # nothing of the body was taken from the client but the first piece
+        self._body_ended = not self._has_body
+        self._body_bytes = 0
+
+    async def ask(self) -> ResponseHead:
+        """The response's head, after at most one repetition."""
+        exchange, upstream = self._exchange, self._upstream
+        started = monotonic()
+        exchange.upstream = upstream.name
+        endpoint = upstream.choose()
+        exchange.endpoint = endpoint.name
+        connection = self._take_idle(endpoint)
+        if connection is None:
+            endpoint, connection = await upstream.acquire(endpoint)
+        self._connection = connection
+        exchange.connect_s = monotonic() - started
+        try:
+            return await self._attempt(endpoint, connection)
+        except StaleConnection as stale:
+            # The endpoint closed a kept connection at the moment it was used: RFC 9112 §9.3.1.
+            if not connection.reused or (connection.sent and not self._is_repeatable()):
+                raise ConnectFailed(cause=f"{endpoint.name}: closed without a response") from stale
+        self._connection = None
+        connection.release()
+        exchange.retried = True
+        endpoint.pool.retried += 1
+        endpoint, connection = await upstream.acquire(endpoint, fresh=True)
+        self._connection = connection
+        try:
+            return await self._attempt(endpoint, connection)
+        except StaleConnection as stale:
+            raise ConnectFailed(cause=f"{endpoint.name}: closed without a response, twice") from stale
+
+    def _take_idle(self, endpoint: Endpoint) -> Connection | None:
+        connection = endpoint.pool.take()
+        if self._request.method in _IDEMPOTENT and not self._has_body:
+            return connection
+        # This request may not be one to send twice, so a look at the socket is worth a system call.
+        while connection is not None and connection.is_readable():
+            endpoint.pool.give_back(connection, reusable=False)
+            connection = endpoint.pool.take()
+        return connection
+
+    def _is_repeatable(self) -> bool:
+        """Whether sending the request twice does no harm: idempotent, and all of its body still at hand."""
+        return self._request.method in _IDEMPOTENT and self._is_held
+
+    async def _attempt(self, endpoint: Endpoint, connection: Connection) -> ResponseHead:
+        request = self._request
+        self._exchange.endpoint = endpoint.name
+        connection.begin(head_only=request.method == b"HEAD")
+        head = render_head(request, endpoint.authority if self._upstream.sends_own_host else request.host)
+        if not self._has_body:
+            connection.write(head)
+        else:
+            # Before the head, so that both are one write; after the connection, because asking for the body is what lets
+            # a client with `Expect: 100-continue` send it.
+            if self._first is None:
+                self._first = await self._next_piece()
+                self._is_held = self._body_ended
+            if connection.closed:
+                raise connection.error or StaleConnection
+            self._write_first(connection, head, self._first)
+        if self._body_ended:
+            connection.read_deadline = monotonic() + request.head_timeout_s
+        else:
+            connection.uploaded = False
+            self._upload = asyncio.get_running_loop().create_task(self._send_rest(connection))
+        return await connection.head_arrived()
+
+    def _write_first(self, connection: Connection, head: bytes, piece: bytes) -> None:
+        parts = [head, *self._frame(piece)]
+        if self._body_ended and self._request.body_length is None:
+            parts.append(b"0\r\n\r\n")
+        if len(piece) <= _JOIN_BYTES:
+            connection.write(b"".join(parts))
+        else:
+            connection.write_lines(parts)
+
+    def _frame(self, piece: bytes) -> list[bytes]:
+        if not piece:
+            return []
+        return [piece] if self._request.body_length is not None else [b"%x\r\n" % len(piece), piece, b"\r\n"]
+
+    async def _next_piece(self) -> bytes:
+        """The next piece of the client's body, counted; sets `_body_ended`."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        self._body_ended = not message.get("more_body", False)
+        self._body_bytes += len(piece)
+        self._exchange.bytes_in = self._body_bytes
+        length = self._request.body_length
+        if length is None:
+            if self._body_bytes > self._request.body_limit:
+                raise ContentTooLarge
+        elif self._body_bytes > length or (self._body_ended and self._body_bytes < length):
+            raise BadRequest("The body is not as long as Content-Length says.")
+        return piece
+
+    async def _send_rest(self, connection: Connection) -> None:
+        """The second task: sends what follows the first piece; what goes wrong is seen by the first through the connection."""
+        idle_s = self._request.idle_timeout_s
+        try:
+            while not self._body_ended:
+                if connection.write_paused:
+                    await connection.drain(monotonic() + idle_s)
+                piece = await self._next_piece()
+                if connection.closed or connection.error is not None:
+                    return
+                parts = self._frame(piece)
+                if self._body_ended and self._request.body_length is None:
+                    parts.append(b"0\r\n\r\n")
+                if parts:
+                    connection.write_lines(parts)
+        except Exception as error:  # whatever asking the client for its body raises, the first task must see it
+            connection.fail(error)
+            return
+        connection.uploaded = True
+        if connection.head is None:
+            connection.read_deadline = monotonic() + self._request.head_timeout_s
+
+    async def answer(self, head: ResponseHead) -> None:
+        """Pass the response on to the client."""
+        exchange, request, connection = self._exchange, self._request, self._connection
+        assert connection is not None
+        self._first = None
+        exchange.head_s = monotonic() - exchange.started
+        exchange.status = head.status
+        if self._upload is not None and not connection.uploaded and head.status >= 300:
+            await self._stop_upload()
+        headers = response_headers(head.headers, head.status, request.request_id, head.version)
+        start = {"type": "http.response.start", "status": head.status, "headers": headers}
+        if not connection.complete:
+            await self._stream(connection, start)
+            return
+        # All of it is here, as with most responses: the connection is free before the client is written to.
+        pieces = connection.take()
+        while not connection.ended:
+            pieces += connection.take()
+        await self.end()
+        exchange.bytes_out = len(pieces)
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": pieces, "more_body": False})
+
+    async def _stream(self, connection: Connection, start: dict[str, Any]) -> None:
+        exchange, send = self._exchange, self._send
+        idle_s = self._request.idle_timeout_s
+        connection.holder = asyncio.current_task()
+        connection.read_deadline = monotonic() + idle_s
+        try:
+            await send(start)
+            piece = connection.take()  # b"" when nothing of it is here: the head must not wait for it
+            while not connection.ended:
+                exchange.bytes_out += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                connection.read_deadline = monotonic() + idle_s
+                piece = await connection.read()
+        except asyncio.CancelledError:
+            task = connection.holder
+            if not connection.stalled or task is None or task.uncancel() > 0:
+                raise
+            raise self._aborted("upstream_timeout", "the client did not read in time") from None
+        except Exception as error:
+            if error is not connection.error:
+                raise  # the server's own, from `send`
+            code = error.code if isinstance(error, GatewayError) else ""
+            raise self._aborted(code, str(getattr(error, "cause", None) or error)) from error
+        await self.end()
+        exchange.bytes_out += len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": False})
+
+    def _aborted(self, code: str, cause: str) -> ResponseAborted:
+        self._exchange.code = code
+        self._exchange.cause = cause
+        return ResponseAborted(cause)
+
+    async def _stop_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None and not upload.done():
+            upload.cancel()
+            await asyncio.wait([upload])
+
+    async def end(self) -> None:
+        """Give the connection back, closed unless both messages are complete. Does nothing the second time."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+        if self._upload is not None:
+            await self._stop_upload()
+
+
+def render_head(request: UpstreamRequest, host: bytes) -> bytes:
+    """The request's head as bytes.
+
+    Raises `BadRequest` if any value holds CR, LF or NUL, or the request line a space too many: by counting the lines of the
+    result, which finds them wherever they are and costs three scans in C.
+    """
+    length = request.body_length
+    if length is None:
+        framing = b"\r\ntransfer-encoding: chunked"
+    elif length >= 0:
+        framing = b"\r\ncontent-length: %d" % length
+    else:
+        framing = b""
+    start = b"%b %b HTTP/1.1\r\nhost: %b%b" % (request.method, request.target, host, framing)
+    head = b"\r\n".join((start, *map(b": ".join, request.headers), b"", b""))
+    lines = len(request.headers) + (4 if framing else 3)
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        raise BadRequest("The request holds a line break where none may be.")
+    if b" " in request.target or not request.target or request.method == b"CONNECT":
+        raise BadRequest("The request line cannot be forwarded.")
+    return head

@@ -1,0 +1,207 @@
+"""How an upstream's response is framed: RFC 9112 as rules without sockets, stricter than the RFC asks of a client.
+
+llhttp (through httptools) reads the bytes of a head; what it lets pass and a proxy must not is refused here:
+
+    version other than 1.0 or 1.1, blank lines before the status line      llhttp accepts both
+    Transfer-Encoding other than exactly `chunked`                         it would reach the client undecoded (§6.1)
+    Transfer-Encoding in an HTTP/1.0 response                              "treat the message as faulty" (§6.1)
+    Transfer-Encoding beside Content-Length, Content-Length twice          two readings of one message (§6.3)
+    101 Switching Protocols                                                we never ask for an upgrade
+
+Bodies never pass through llhttp: it copies each chunk and calls back for it, while a body of known length needs counting
+only. `ChunkedBody` therefore reads the chunked coding itself, with no leniency at all.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import httptools
+
+Header = tuple[bytes, bytes]
+
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+
+MAX_HEAD_BYTES: Final = 64 * 1024  # twice of what clients may send us: upstreams are ours, yet not unbounded
+MAX_HEADERS: Final = 256
+MAX_TRAILER_BYTES: Final = 16 * 1024
+MAX_SIZE_LINE_BYTES: Final = 4 * 1024
+
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+
+
+class MalformedResponse(Exception):
+    """The upstream's bytes are not HTTP/1.1, or could be read in two ways; the text says how, for the log."""
+
+
+class ResponseHead(NamedTuple):
+    """A response's status line and fields, and how its body ends."""
+
+    status: int  # 200…599; interim responses are never handed on
+    headers: list[Header]  # as received, names lower-case, may repeat
+    body_length: int  # bytes; 0 also when this response has no body; CHUNKED; UNTIL_CLOSE
+    keep_alive: bool  # whether the upstream means to keep the connection after this response
+    version: str  # "1.0" or "1.1"
+
+
+class _Fields:
+    """Collects what llhttp reports."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+
+def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
+    """The response of `head`, a complete head up to and including its blank line; None for an interim one (1xx).
+
+    `head_only` tells that the request was HEAD. Raises `MalformedResponse`.
+    """
+    if not head.startswith(b"HTTP/1."):
+        raise MalformedResponse("not an HTTP/1.x status line")
+    fields = _Fields()
+    parser = httptools.HttpResponseParser(fields)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade as error:
+        raise MalformedResponse("101 without an upgrade request") from error
+    except httptools.HttpParserError as error:
+        raise MalformedResponse(str(error) or type(error).__name__) from error
+    status: int = parser.get_status_code()
+    headers = fields.headers
+    if len(headers) > MAX_HEADERS:
+        raise MalformedResponse("too many header fields")
+    if 200 <= status <= 599:
+        return _frame(status, headers, head_only, "1.1" if head.startswith(b"HTTP/1.1") else "1.0")
+    if 100 <= status <= 199 and status != 101:
+        return None
+    raise MalformedResponse(f"unusable status {status}")
+
+
+def _frame(status: int, headers: list[Header], head_only: bool, version: str) -> ResponseHead:
+    """RFC 9112 §6.3, in its order; refusals first."""
+    length = -1
+    chunked = False
+    connection = b""
+    for name, value in headers:
+        if name not in _FRAMING:
+            continue
+        if name == b"connection":
+            connection += b"," + value.lower()
+        elif name == b"content-length":
+            if length >= 0 or not value.isdigit() or len(value) > 18:
+                raise MalformedResponse("unusable or repeated Content-Length")
+            length = int(value)
+        else:
+            if chunked or value.lower() != b"chunked":
+                raise MalformedResponse("a transfer coding other than chunked")
+            chunked = True
+    if chunked and (length >= 0 or version == "1.0"):
+        raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
+    # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
+    keep_alive = version == "1.1" and (not connection or b"close" not in _options(connection))
+    if head_only or status in (204, 304):
+        return ResponseHead(status, headers, 0, keep_alive and not (chunked and status in (204, 304)), version)
+    if chunked:
+        return ResponseHead(status, headers, CHUNKED, keep_alive, version)
+    if length >= 0:
+        return ResponseHead(status, headers, length, keep_alive, version)
+    return ResponseHead(status, headers, UNTIL_CLOSE, False, version)
+
+
+def _options(connection: bytes) -> list[bytes]:
+    return [option.strip() for option in connection.split(b",")]
+
+
+_SIZE = rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?"
+_PARTIAL_SIZE = rb"(?:[0-9A-Fa-f]{1,15}(?:[ \t]*|[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)\r?)?"
+_FIRST_LINE = re.compile(_SIZE + rb"\r\n")
+_NEXT_LINE = re.compile(rb"\r\n" + _SIZE + rb"\r\n")  # the end of one chunk's data and the next size, in one step
+_PARTIAL_FIRST_LINE = re.compile(_PARTIAL_SIZE)
+_PARTIAL_NEXT_LINE = re.compile(rb"\r?|\r\n" + _PARTIAL_SIZE)
+_TRAILERS = re.compile(rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*)*\r\n\r\n")
+
+
+class ChunkedBody:
+    """Reads one body in the chunked coding (RFC 9112 §7.1), in whatever pieces it arrives.
+
+        size line → data → size line → … → last size line → trailers → complete
+
+    Extensions are ignored, trailers checked and dropped: to merge them into a head is how headers get forged.
+    """
+
+    __slots__ = ("_first", "_held", "_left", "_trailing", "complete", "leftover")
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.leftover = False  # bytes arrived after the end
+        self._held = b""  # an incomplete line, or the trailer section so far
+        self._left = 0  # bytes of the current chunk still to come
+        self._first = True
+        self._trailing = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """The payload in `piece`; b"" when it holds none. Raises `MalformedResponse`."""
+        if self._left > len(piece):
+            self._left -= len(piece)
+            return piece  # inside a long chunk: handed on as it is
+        if self.complete:
+            self.leftover = self.leftover or bool(piece)
+            return b""
+        if self._trailing:
+            self._read_trailers(self._held + piece)
+            return b""
+        return self._read_chunks(self._held + piece if self._held else piece)
+
+    def _read_chunks(self, piece: bytes) -> bytes:
+        self._held = b""
+        payload: list[memoryview] = []
+        view = memoryview(piece)
+        at = self._left
+        if at:
+            payload.append(view[:at])
+            self._left = 0
+        match = (_FIRST_LINE if self._first else _NEXT_LINE).match(piece, at)
+        while match is not None:
+            self._first = False
+            size = int(match[1], 16)
+            start = match.end()
+            if size == 0:
+                self._trailing = True
+                self._read_trailers(piece[start - 2 :])
+                return b"".join(payload)
+            at = start + size
+            payload.append(view[start:at])
+            if at > len(piece):
+                self._left = at - len(piece)
+                return b"".join(payload)
+            match = _NEXT_LINE.match(piece, at)
+        self._hold_line(piece[at:])
+        return b"".join(payload)
+
+    def _hold_line(self, rest: bytes) -> None:
+        partial = _PARTIAL_FIRST_LINE if self._first else _PARTIAL_NEXT_LINE
+        if len(rest) > MAX_SIZE_LINE_BYTES or partial.fullmatch(rest) is None:
+            raise MalformedResponse("malformed chunk")
+        self._held = rest
+
+    def _read_trailers(self, section: bytes) -> None:
+        """`section` starts with the CRLF of the last size line, so that an empty section needs no case of its own."""
+        end = section.find(b"\r\n\r\n")
+        if end < 0:
+            if len(section) > MAX_TRAILER_BYTES:
+                raise MalformedResponse("trailers too large")
+            self._held = section
+            return
+        end += 4
+        if _TRAILERS.fullmatch(section, 0, end) is None:
+            raise MalformedResponse("malformed trailers")
+        self._held = b""
+        self.complete = True
+        self.leftover = len(section) > end
