@@ -1,0 +1,378 @@
+"""The command `gateway`: serve · check · routes · explain · revoke · demo · schema.
+
+Exit status: 0 done; 1 failed while running (for `explain`: the request is refused); 2 bad usage or configuration.
+Each command is one function of its parsed arguments; what it needs is imported when it runs, so `check` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway import __version__
+
+DEFAULT_CONFIG = Path("config/gateway.yaml")
+DONE, FAILED, USAGE = 0, 1, 2
+Command = Callable[[argparse.Namespace], int]
+
+_OVERVIEW = """\
+An edge gateway: checks a token on every request, asks a denylist whether it was
+revoked, and forwards the request with an identity that nobody outside can forge.
+One YAML file says which routes go where."""
+
+_FIRST_STEPS = """\
+first steps:
+  gateway demo                  see it work: a backend, an issuer and three curls to paste
+  gateway check                 is config/gateway.yaml right? every problem, with its line
+  gateway serve                 run it
+  gateway COMMAND --help        what a command does, with examples"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status. Arguments default to the process's own."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    run: Command = args.run
+    try:
+        status = run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells expect
+    except BrokenPipeError:
+        # The reader of our output has gone (`gateway schema | head`): nothing more to say, nor at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+# --- the arguments -------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command; the manual's list of commands is checked against it."""
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description=_OVERVIEW,
+        epilog=_FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_serve(commands)
+    _add_check(commands)
+    _add_routes(commands)
+    _add_explain(commands)
+    _add_revoke(commands)
+    _add_demo(commands)
+    _add_schema(commands)
+    _add_echo(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Command, purpose: str, *, examples: str = "", reads: bool = True
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[:1].upper() + purpose[1:] + ".",
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    if reads:
+        parser.add_argument("--config", type=Path, metavar="FILE", help=f"the YAML file (default: {DEFAULT_CONFIG})")
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    _command(
+        commands,
+        "serve",
+        _serve,
+        "run the gateway until SIGTERM; SIGHUP loads the file again",
+        examples="  gateway serve\n  gateway serve --config /etc/gateway/gateway.yaml",
+    )
+
+
+def _add_check(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "check",
+        _check,
+        "read the configuration and name every problem in it, with line, remedy and suggestion",
+        examples="  gateway check\n  gateway check --strict --format json     in a pipeline",
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print problems")
+    parser.add_argument("--strict", action="store_true", help="warnings count as problems")
+
+
+def _add_routes(commands: Any) -> None:
+    parser = _command(commands, "routes", _routes, "list the routes, the most specific first: the order they match in")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print them")
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        _explain,
+        "say what would happen to one request and why, step by step, without sending it",
+        examples=(
+            "  gateway explain GET /api/orders\n"
+            "  gateway explain GET https://shop.example/api/orders --token - < token.txt\n"
+            "  GATEWAY_TOKEN=… gateway explain POST /api/orders --header 'Cookie: a=b'"
+        ),
+    )
+    parser.add_argument("method", metavar="METHOD", help="GET, POST, …")
+    parser.add_argument("url", metavar="URL", help="a path, or a whole URL if the host matters")
+    parser.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="the token; `-` reads it from standard input; left out: the variable GATEWAY_TOKEN, which "
+        "does not show in process lists as an argument does",
+    )
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="'NAME: VALUE'", help="one more header; may repeat"
+    )
+    parser.add_argument("--offline", action="store_true", help="do not fetch keys, do not ask the denylist's store")
+
+
+def _add_revoke(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "revoke",
+        _revoke,
+        "put an entry into the denylist: every gateway refuses what it names from then on",
+        examples=(
+            "  gateway revoke token main 5f2b…          one token, by its jti\n"
+            "  gateway revoke session main 81c0…        one device, by its sid\n"
+            "  gateway revoke subject main alice        the tokens alice has now; her next login works\n"
+            "  gateway revoke client main app-1.0       likewise for one client or app version\n"
+            "  gateway revoke key main 2026-01          everything signed by one key, by its kid\n"
+            "  gateway revoke issuer main               every token that this issuer has issued so far\n"
+            "  gateway revoke subject main alice --undo"
+        ),
+    )
+    parser.add_argument(
+        "kind", choices=("token", "session", "subject", "client", "key", "issuer"), help="what is denied"
+    )
+    parser.add_argument("issuer", metavar="ISSUER", help="the issuer's name in the YAML file")
+    parser.add_argument("id", metavar="ID", nargs="?", default="", help="jti, sid, sub, client_id or kid; `-` reads it")
+    parser.add_argument(
+        "--ttl",
+        default="24h",
+        metavar="TIME",
+        help="how long it is remembered: as long as tokens live (24h)",
+    )
+    parser.add_argument("--undo", action="store_true", help="remove the entry instead")
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        _demo,
+        "start a backend, a throwaway issuer and the gateway on this machine, and print three curls to paste",
+        reads=False,
+    )
+    parser.add_argument("--port", type=int, default=8080, help="the gateway's port (8080; a free one if taken)")
+    parser.add_argument("--once", action="store_true", help="send the requests itself, print the answers, end")
+
+
+def _add_schema(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "schema",
+        _schema,
+        "print the JSON Schema of the YAML file, for editors",
+        examples="  gateway schema > config/gateway.schema.json\n  gateway schema --format markdown",
+        reads=False,
+    )
+    parser.add_argument(
+        "--format", choices=("json", "markdown"), default="json", help="markdown: a table of all settings"
+    )
+
+
+def _add_echo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "echo",
+        _echo,
+        "run a backend that answers with the request it saw, for trying things out",
+        reads=False,
+    )
+    parser.add_argument("--listen", default="127.0.0.1:9001", metavar="HOST:PORT", help="its address (127.0.0.1:9001)")
+
+
+# --- the commands --------------------------------------------------------------------------------------------------
+
+
+def _config_path(args: argparse.Namespace) -> Path:
+    if args.config is not None:
+        return Path(args.config)
+    _say(f"configuration: ./{DEFAULT_CONFIG} (the default; --config FILE names another)")
+    return DEFAULT_CONFIG
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _load(args: argparse.Namespace) -> Any:
+    """The configuration, or None after its problems have been printed."""
+    from gateway.config.load import examine
+
+    found = examine(_config_path(args))
+    for problem in found.problems:
+        _say(problem.render())
+    return found.config
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from gateway.app import create_app
+    from gateway.config.load import ConfigError, load
+    from gateway.server import serve
+
+    path = _config_path(args)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config = load(path)
+    except ConfigError as exc:
+        _say(str(exc))
+        return USAGE
+    return serve(config, path, create_app)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from gateway.config.load import examine
+
+    path = _config_path(args)
+    found = examine(path)
+    is_refused = bool(found.problems) or (args.strict and bool(found.warnings))
+    if args.format == "json":
+        listed = [problem.as_json() for problem in (*found.problems, *found.warnings)]
+        print(json.dumps({"ok": not is_refused, "problems": listed}, indent=2))
+        return USAGE if is_refused else DONE
+    for problem in sorted((*found.problems, *found.warnings), key=lambda problem: (problem.line, problem.column)):
+        print(problem.render() + "\n")
+    counts = [_count(len(found.problems), "problem"), _count(len(found.warnings), "warning")]
+    if found.config is None:
+        print(f"{path}: {' and '.join(count for count in counts if not count.startswith('0'))}")
+    else:
+        config = found.config
+        store = config.denylist.store.partition(":")[0] if config.denylist else "none"
+        parts = [_count(len(config.routes), "route"), _count(len(config.upstreams), "upstream")]
+        parts += [_count(len(config.issuers), "issuer"), f"denylist {store}"]
+        print(f"{path}: ok: {', '.join(parts)}" + (f"; {counts[1]}" if found.warnings else ""))
+    return USAGE if is_refused else DONE
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _routes(args: argparse.Namespace) -> int:
+    from gateway.config.listing import listing
+
+    config = _load(args)
+    if config is None:
+        return USAGE
+    rows = listing(config)
+    if args.format == "json":
+        print(json.dumps(rows, indent=2))
+        return DONE
+    table = [[heading.upper() for heading in rows[0]], *([row[key] for key in row] for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return DONE
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from gateway.explain import Probe, explain
+
+    try:
+        probe = Probe.of(args.method, args.url, args.header, _token(args.token))
+    except ValueError as exc:
+        _say(f"gateway explain: {exc}")
+        return USAGE
+    config = _load(args)
+    if config is None:
+        return USAGE
+    found = asyncio.run(explain(config, probe, now=time.time(), is_offline=args.offline))
+    print(found.render())
+    return FAILED if found.is_refused else DONE
+
+
+def _token(given: str | None) -> str | None:
+    if given == "-":
+        return sys.stdin.read().strip()
+    return given if given is not None else os.environ.get("GATEWAY_TOKEN")
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from gateway.config.quantities import parse_duration
+    from gateway.revoke import RevokeFailed, revoke, undo
+
+    try:
+        ttl_s = parse_duration(args.ttl)
+    except ValueError as exc:
+        _say(f"gateway revoke: --ttl: {exc}")
+        return USAGE
+    config = _load(args)
+    if config is None:
+        return USAGE
+    ident = sys.stdin.read().strip() if args.id == "-" else args.id
+    try:
+        if args.undo:
+            said = asyncio.run(undo(config, args.kind, args.issuer, ident))
+        else:
+            said = asyncio.run(revoke(config, args.kind, args.issuer, ident, now=time.time(), ttl_s=ttl_s))
+    except ValueError as exc:
+        _say(f"gateway revoke: {exc}")
+        return USAGE
+    except RevokeFailed as exc:
+        _say(f"gateway revoke: {exc}")
+        return FAILED
+    print(said)
+    return DONE
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from gateway.demo import run_demo
+
+    return run_demo(port=args.port, once=args.once)
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from gateway.config.reference import json_schema, markdown
+
+    if args.format == "markdown":
+        print(markdown(), end="")
+    else:
+        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return DONE
+
+
+def _echo(args: argparse.Namespace) -> int:
+    from gateway.demo.echo import serve_echo
+
+    host, _, port = args.listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        _say("gateway echo: --listen wants HOST:PORT, for example 127.0.0.1:9001")
+        return USAGE
+    return serve_echo(host.strip("[]"), int(port))

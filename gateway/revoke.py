@@ -1,0 +1,61 @@
+"""Entries put into the denylist by hand: what `gateway revoke` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.config.checks import suggestion
+from gateway.config.quantities import format_duration
+from gateway.config.schema import Config
+from gateway.denylist.grammar import Entry, key_for, make_entry
+from gateway.denylist.replica import Replica
+from gateway.denylist.store import Store, open_store
+
+T = TypeVar("T")
+_DEADLINE_S = 10.0  # for everything: connecting, asking a Sentinel, the command itself
+
+
+class RevokeFailed(Exception):
+    """The store did not take the entry; the text says why, without credentials."""
+
+
+async def revoke(config: Config, kind: str, issuer: str, ident: str, *, now: float, ttl_s: float) -> str:
+    """Denies from `now` (epoch seconds) on, for `ttl_s`; a sentence that says what was done.
+
+    ValueError for what cannot be an entry, RevokeFailed if the store did not take it.
+    """
+    _check_issuer(config, issuer)
+    entry: Entry = make_entry(kind, issuer, ident, now=now, ttl_s=ttl_s)
+    await _at_store(config, lambda store: store.add(entry))
+    return f"revoked: {entry.key} (for {format_duration(ttl_s)})"
+
+
+async def undo(config: Config, kind: str, issuer: str, ident: str) -> str:
+    """Takes an entry out again; a sentence that says whether there was one. Errors as for `revoke`."""
+    _check_issuer(config, issuer)
+    key = key_for(kind, issuer, ident)
+    was_there = await _at_store(config, lambda store: store.remove(key))
+    return f"removed: {key}" if was_there else f"not in the denylist: {key}"
+
+
+def _check_issuer(config: Config, issuer: str) -> None:
+    if issuer not in config.issuers:
+        hint = suggestion(issuer, config.issuers)
+        raise ValueError(f"no issuer is called `{issuer}`" + (f"; {hint}" if hint else ""))
+
+
+async def _at_store(config: Config, act: Callable[[Store], Awaitable[T]]) -> T:
+    if config.denylist is None:
+        raise ValueError("the configuration has no `denylist`, so nothing can be revoked")
+    store = open_store(config.denylist, Replica(config.denylist.prefix))
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            return await act(store)
+    except TimeoutError as exc:
+        raise RevokeFailed("the denylist's store did not answer in time") from exc
+    except OSError as exc:
+        raise RevokeFailed(f"the denylist's store cannot be reached: {exc.strerror or type(exc).__name__}") from exc
+    finally:
+        await store.close()
