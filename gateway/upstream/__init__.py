@@ -11,6 +11,6 @@ In the order in which a request meets them:
     forward    one request: ask, retry once where that is safe, stream the answer
 
 Promises: memory per request is bounded in both directions, whatever either side sends; every wait has a deadline; a
-connection is used again only when both messages on it ended exactly where they said; nothing that an upstream or a client
-writes can add a line to the other side's head. Imports only `errors`, `config.schema` and `telemetry`.
+connection is used again only when both messages on it ended exactly where they said; nothing that an upstream or a
+client writes can add a line to the other side's head. Imports only `errors`, `config.schema` and `telemetry`.
 """

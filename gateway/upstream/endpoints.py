@@ -1,8 +1,8 @@
 """One upstream: its endpoints in turn, those that cannot be reached left out for a while.
 
-Health is passive: an endpoint that refuses, or does not answer a connection attempt in time, is skipped for a back-off that
-doubles with each failure and ends with the first success. When all endpoints are backing off, all are tried: to refuse
-requests on the strength of a memory would turn a short outage into a longer one.
+Health is passive: an endpoint that refuses, or does not answer a connection attempt in time, is skipped for a back-off
+that doubles with each failure and ends with the first success. When all endpoints are backing off, all are tried: to
+refuse requests on the strength of a memory would turn a short outage into a longer one.
 """
 
 from __future__ import annotations

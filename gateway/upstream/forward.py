@@ -5,11 +5,12 @@
           │                        └ more body: a second task sends it while the first waits for the response
           └ none yet: connect, another endpoint if this one cannot be reached
 
-A connection goes back to its pool before the last piece is sent to the client, so a slow client holds none for longer than
-needed. Whatever else happens (a fault, a client that leaves, cancellation), it is closed: the exchange is not complete.
+A connection goes back to its pool before the last piece is sent to the client, so a slow client holds none for longer
+than needed. Whatever else happens (a fault, a client that leaves, cancellation), it is closed: the exchange is not
+complete.
 
-A response that begins while the body still uploads is passed on at once. If it is an error or a redirect the upload stops,
-for the endpoint does not want the rest; otherwise both go on, since some endpoints answer while they read.
+A response that begins while the body still uploads is passed on at once. If it is an error or a redirect the upload
+stops, for the endpoint does not want the rest; otherwise both go on, since some endpoints answer while they read.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ async def forward(
 ) -> None:
     """Send `request` to `upstream` and its response to `send`; facts go into `exchange`.
 
-    Raises, only while no response has started: `BadRequest`, `ContentTooLarge`, the leaves of `UpstreamFault`, `ClientGone`.
-    Afterwards: `ResponseAborted`. Cancellation closes the upstream connection at once.
+    Raises, only while no response has started: `BadRequest`, `ContentTooLarge`, the leaves of `UpstreamFault`,
+    `ClientGone`. Afterwards: `ResponseAborted`. Cancellation closes the upstream connection at once.
     """
     if request.body_length is not None and request.body_length > request.body_limit:
         raise ContentTooLarge
@@ -161,8 +162,8 @@ class _Conversation:
         if not self._has_body:
             connection.write(head)
         else:
-            # Before the head, so that both are one write; after the connection, because asking for the body is what lets
-            # a client with `Expect: 100-continue` send it.
+            # Before the head, so that both are one write; after the connection, because to ask for the body is to let a
+            # client with `Expect: 100-continue` send it.
             if self._first is None:
                 self._first = await self._next_piece()
                 self._is_held = self._body_ended
@@ -208,7 +209,7 @@ class _Conversation:
         return piece
 
     async def _send_rest(self, connection: Connection) -> None:
-        """The second task: sends what follows the first piece; what goes wrong is seen by the first through the connection."""
+        """The second task: sends what follows the first piece; the first sees by the connection what goes wrong."""
         idle_s = self._request.idle_timeout_s
         try:
             while not self._body_ended:
@@ -302,8 +303,8 @@ class _Conversation:
 def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     """The request's head as bytes.
 
-    Raises `BadRequest` if any value holds CR, LF or NUL, or the request line a space too many: by counting the lines of the
-    result, which finds them wherever they are and costs three scans in C.
+    Raises `BadRequest` if any value holds CR, LF or NUL, or the request line a space too many: by counting the lines of
+    the result, which finds them wherever they are and costs three scans in C.
     """
     length = request.body_length
     if length is None:

@@ -1,9 +1,10 @@
 """What of a client's head goes on to the upstream, and of an upstream's head to the client.
 
-Three kinds of fields never pass: those that concern one connection only (RFC 9110 §7.6.1), those that only the gateway may
-write (identity, who is calling, request id, trace), and credentials that end here. A field counts as "the gateway's" in every
-spelling that some server folds into the same name: case, and any character that is not a letter or a digit in place of `-`
-(CGI and WSGI turn `X-User-Id` and `X_User_Id` into one variable; older Apache does so with `X.User.Id`).
+Three kinds of fields never pass: those that concern one connection only (RFC 9110 §7.6.1), those that only the gateway
+may write (identity, who is calling, request id, trace), and credentials that end here. A field counts as "the
+gateway's" in every spelling that some server folds into the same name: case, and any character that is not a letter or
+a digit in place of `-` (CGI and WSGI turn `X-User-Id` and `X_User_Id` into one variable; older Apache does so with
+`X.User.Id`).
 
 Removal comes before addition, so a client's `Connection: x-user-id` can only ever remove its own copy.
 """
@@ -14,11 +15,11 @@ import os
 import random
 import re
 from collections.abc import Iterable, Sequence
-from email.utils import formatdate
 from time import time
 from typing import Final
 
 from gateway.errors import BadRequest
+from gateway.http_date import http_date
 from gateway.upstream.peer import Peer
 from gateway.upstream.response import Header
 
@@ -49,6 +50,7 @@ _WRITTEN_ANEW: Final = frozenset(
     (b"host", b"content-length", b"expect", b"forwarded", b"x-request-id", b"traceparent", b"tracestate")
 )
 _READ_WHEN_REMOVED: Final = frozenset((b"connection", b"traceparent", b"tracestate"))
+_NOMINATES_NOTHING: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive"))
 # Some frameworks believe these as they believe X-Forwarded-*: a stranger's are dropped, a trusted proxy's pass.
 _BELIEVED_BY_BACKENDS: Final = frozenset(
     (
@@ -149,6 +151,7 @@ class RequestHeaders:
         self._removed = frozenset(removed)
         looked_at = {b"cookie"} if self._drop_cookies else set()
         self._ordinary = _ORDINARY - removed - looked_at
+        self._dropped = self._removed - _READ_WHEN_REMOVED
 
     def build(
         self,
@@ -158,17 +161,17 @@ class RequestHeaders:
         request_id: bytes,
         http_version: str = "1.1",
     ) -> list[Header]:
-        """The fields for the upstream: the client's in their order, then ours. Host and framing are `forward`'s to write.
+        """The fields for the upstream: the client's in their order, then ours.
 
-        `http_version` is the client's, for Via.
+        Host and framing are left to `forward`. `http_version` is the client's, for Via.
         """
         kept: list[Header] = []
         seen: list[Header] = []  # removed fields that still have something to say
-        ordinary = self._ordinary
+        ordinary, dropped = self._ordinary, self._dropped
         for pair in headers:
             if pair[0] in ordinary:
                 kept.append(pair)
-            else:
+            elif pair[0] not in dropped:
                 self._judge(pair, peer.trusted, kept, seen)
         trace = self._read_removed(seen, kept, peer.trusted) if seen else None
         kept += identity
@@ -182,7 +185,7 @@ class RequestHeaders:
         name, value = pair
         folded = name.translate(_SPELLING)
         if folded in self._removed:
-            if name in _READ_WHEN_REMOVED:
+            if name in _READ_WHEN_REMOVED and value not in _NOMINATES_NOTHING:
                 seen.append(pair)
         elif name == b"cookie" and self._drop_cookies:
             value = without_cookies(value, self._drop_cookies)
@@ -208,7 +211,7 @@ class RequestHeaders:
 
 
 def _new_trace(request_id: bytes, trusted: bool) -> bytes:
-    """A new trace, sampled, as a backend without a traceparent would start it; its id is our request id, so logs and traces meet."""
+    """A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet."""
     if trusted and _TRACE_ID.fullmatch(request_id) is None:
         request_id = b"%032x" % (_random.getrandbits(128) or 1)
     return b"00-%b-%016x-01" % (request_id, _random.getrandbits(64) or 1)
@@ -218,23 +221,12 @@ def _new_trace(request_id: bytes, trusted: bool) -> bytes:
 _RESPONSE_REMOVED: Final = _CONNECTION_FIELDS | {b"x-request-id"}
 _RESPONSE_SPECIAL: Final = _RESPONSE_REMOVED | {b"date", b"content-length"}
 
-_date_second = 0
-_date_value = b""
-
-
-def http_date() -> bytes:
-    """Now as an IMF-fixdate (RFC 9110 §5.6.7); formatted once a second."""
-    global _date_second, _date_value
-    second = int(time())
-    if second != _date_second:
-        _date_second, _date_value = second, formatdate(second, usegmt=True).encode()
-    return _date_value
-
 
 def response_headers(headers: Iterable[Header], status: int, request_id: bytes, version: str = "1.1") -> list[Header]:
-    """The fields for the client: the upstream's in their order, duplicates kept, then Date where it was absent, Via and the id.
+    """The fields for the client: the upstream's in their order, duplicates kept, then Date if absent, Via and the id.
 
-    Content-Length stays, as it was checked when the head was read, except on a 204, which may not have one (RFC 9110 §8.6).
+    Content-Length stays, as it was checked when the head was read, except on a 204, which may not have one (RFC 9110
+    §8.6).
     """
     kept: list[Header] = []
     nominated: set[bytes] = set()
@@ -256,7 +248,7 @@ def response_headers(headers: Iterable[Header], status: int, request_id: bytes, 
         nominated -= {b"content-length", b"date"}  # framing is not theirs to take away, nor is what a clock relies on
         kept = [pair for pair in kept if pair[0] not in nominated]
     if not dated:
-        kept.append((b"date", http_date()))
+        kept.append((b"date", http_date(time())))
     kept.append(_VIA[version])
     kept.append((b"x-request-id", request_id))
     return kept

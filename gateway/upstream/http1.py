@@ -8,9 +8,9 @@
                                 cut short, cancelled
 
 The protocol side (`data_received` and its siblings) is driven by the event loop; the exchange side (`begin`, `write`,
-`head_arrived`, `read`) by the one request that holds the connection. Between them are a deque of body pieces and one future.
-Bytes that arrive while idle, or after a complete response, close the connection: handed to the next request they would be
-somebody else's answer.
+`head_arrived`, `read`) by the one request that holds the connection. Between them are a deque of body pieces and one
+future. Bytes that arrive while idle, or after a complete response, close the connection: handed to the next request
+they would be somebody else's answer.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def release(self) -> None:
-        """Give the connection back: kept if both messages ended as they said, closed otherwise. Call once per `begin`."""
+        """Give the connection back, once per `begin`: kept if both messages ended as they said, closed otherwise."""
         head = self.head
         reusable = self.complete and self.uploaded and not self.leftover and head is not None and head.keep_alive
         if reusable and (self.write_paused or self._pieces or self._paused or self.transport.is_closing()):

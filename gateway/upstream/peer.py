@@ -1,8 +1,8 @@
 """Who is calling, once trusted proxies were believed; and the fields that tell the upstream (RFC 7239, X-Forwarded-*).
 
-Only what somebody trusted vouches for goes on. The chain is read from the right: each address that a trusted proxy reported
-is taken, and reading stops at the first address that is not itself a trusted proxy. What stands further left was written
-by a stranger and is dropped, because many backends believe the leftmost entry.
+Only what somebody trusted vouches for goes on. The chain is read from the right: each address that a trusted proxy
+reported is taken, and reading stops at the first address that is not itself a trusted proxy. What stands further left
+was written by a stranger and is dropped, because many backends believe the leftmost entry.
 
 X-Forwarded-For counts before Forwarded: proxies that know only the former pass a client's Forwarded on untouched.
 """

@@ -6,8 +6,8 @@
                └─────► whatever is given back first; after `wait`, NoEndpoint
     give_back() ─────► to the longest waiting request, or to the idle ones
 
-One timer per pool checks all deadlines, and only while something is pending: a timer per request would cost more than the
-forwarding of a small one.
+One timer per pool checks all deadlines, and only while something is pending: a timer per request would cost more than
+the forwarding of a small one.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Pool:
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """A connection, now held by the caller, who must `release` it; `fresh`: a new one if there may be one.
 
-        Raises `ConnectFailed`, `UpstreamTimeout` (connect took too long), `NoEndpoint` (all stayed in use for `wait_s`).
+        Raises `ConnectFailed`, `UpstreamTimeout` (connect took too long), `NoEndpoint` (all stayed in use for
+        `wait_s`).
         """
         if not fresh:
             connection = self.take()
@@ -149,7 +150,7 @@ class Pool:
             oldest.close()
 
     async def close(self, grace_s: float) -> None:
-        """Keep nothing any more, give exchanges `grace_s` seconds to end, then close what is left. Still usable meanwhile."""
+        """Keep nothing any more, give exchanges `grace_s` seconds to end, then close what is left; usable meanwhile."""
         self._closing = True
         for connection in list(self._idle):
             connection.close()

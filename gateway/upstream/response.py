@@ -8,8 +8,8 @@ llhttp (through httptools) reads the bytes of a head; what it lets pass and a pr
     Transfer-Encoding beside Content-Length, Content-Length twice          two readings of one message (§6.3)
     101 Switching Protocols                                                we never ask for an upgrade
 
-Bodies never pass through llhttp: it copies each chunk and calls back for it, while a body of known length needs counting
-only. `ChunkedBody` therefore reads the chunked coding itself, with no leniency at all.
+Bodies never pass through llhttp: it copies each chunk and calls back for it, while a body of known length needs
+counting only. `ChunkedBody` therefore reads the chunked coding itself, with no leniency at all.
 """
 
 from __future__ import annotations
