@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class VerificationKey:
 
     kid: str | None
     algorithms: frozenset[str]
-    thumbprint: str = field(repr=False)  # RFC 7638 with SHA-256, in hex; "secret" for a shared secret
+    thumbprint: str = field(repr=False)  # RFC 7638 with SHA-256, base64url; "secret" for a shared secret
     identity: str = field(repr=False)  # kid, algorithms and thumbprint: equal in two sets if the key is the same
     checks: Mapping[str, Check] = field(repr=False)
 
@@ -62,11 +63,12 @@ class VerificationKey:
 class KeySet:
     """An immutable set of keys, indexed by what a token's header says."""
 
-    __slots__ = ("_index", "identities", "keys")
+    __slots__ = ("_index", "identities", "keys", "kids")
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self.keys = tuple(keys)
         self.identities = frozenset(key.identity for key in self.keys)
+        self.kids = frozenset(key.kid for key in self.keys if key.kid is not None)
         index: dict[tuple[str | None, str], list[VerificationKey]] = {}
         for key in self.keys:
             for alg in key.algorithms:
@@ -272,4 +274,4 @@ def _hmac(secret: bytes, digest: str) -> Check:
 def _thumbprint(jwk: dict[str, Any], kty: str) -> str:
     required = {name: jwk[name] for name in _REQUIRED[kty]}
     text = json.dumps(required, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()

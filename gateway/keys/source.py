@@ -147,7 +147,7 @@ class RefreshedKeys:
         """As `known`, after a load if the key is not at hand and the cooldown allows one."""
         if self.key_set is not None:
             keys = self.key_set.candidates(kid, alg)
-            if keys:
+            if keys or kid in self.key_set.kids:  # a key that is here under another algorithm needs no looking for
                 return keys
         if self._flight is not None or self._clock.monotonic() >= self._ask_again_at:
             await self._join(asked=True)
