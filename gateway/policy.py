@@ -30,6 +30,7 @@ class Permit:
 _ANONYMOUS = Permit(None)
 _Claims = Mapping[str, Any]  # as parsed from JSON
 _Check = Callable[[_Claims], bool]
+_Values = Mapping[type, frozenset[Any]]
 
 
 class Policy:
@@ -69,15 +70,12 @@ def _check(path: str, rule: ClaimRule) -> _Check:
     return lambda claims: _is_one(claim_at(claims, path), values)
 
 
-_Values = Mapping[type, frozenset[Any]]
-
-
 def _by_type(values: Iterable[Any]) -> _Values:
     """The values that a claim of each type may have; for Python True is 1, for JSON it is not."""
     known = tuple(values)
     numbers = frozenset(value for value in known if type(value) in (int, float))
-    found = {kind: frozenset(value for value in known if type(value) is kind) for kind in (str, bool)}
-    return {**found, int: numbers, float: numbers}
+    texts, booleans = (frozenset(value for value in known if type(value) is kind) for kind in (str, bool))
+    return {str: texts, bool: booleans, int: numbers, float: numbers}
 
 
 def _is_one(claim: Any, values: _Values) -> bool:

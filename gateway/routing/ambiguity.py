@@ -80,7 +80,7 @@ def kinds_of(raw_path: bytes) -> frozenset[Ambiguity]:
         kinds.add("dot_segments")
     if b"" in deepest[1:-1]:
         kinds.add("empty_segments")
-    if kinds and len(deepest) > _LONGEST:
+    if kinds and len(deepest) - 1 > _LONGEST:
         raise BadRequest(f"The path is ambiguous and has more than {_LONGEST} segments.")
     return frozenset(kinds)
 
@@ -131,7 +131,7 @@ def _refuse_unreadable(raw_path: bytes) -> None:
 
 
 def _is_certain(raw_path: bytes) -> bool:
-    """Most paths that are not plain hold a space or letters outside ASCII, and nothing that anyone reads differently."""
+    """Whether no structure is in doubt: so it is with spaces and letters outside ASCII, the usual reason to look."""
     raw = b"//" in raw_path or b"/." in raw_path or b";" in raw_path or b"\\" in raw_path
     return not raw and _STRUCTURAL.search(raw_path) is None
 
