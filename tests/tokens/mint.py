@@ -17,9 +17,9 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.keys.jwks import KeySet, VerificationKey, parse_key_set
+from gateway.keys.jwks import KeySet, VerificationKey, accepted_algorithms, parse_key_set
 from gateway.tokens.cache import TokenCache
-from gateway.tokens.verifier import IssuerRules, Verifier, accepted_algorithms
+from gateway.tokens.verifier import IssuerRules, Verifier
 
 NOW = 1_800_000_000.0
 ISSUER = "https://issuer.example"
