@@ -1,0 +1,267 @@
+"""The works: what every proxy is asked to do, in alternating rounds, and the figures that come of it.
+
+A round measures one proxy for a few seconds; then the next proxy has its turn, and the order moves on by one with every
+round, so that a machine that slows down for a while slows all of them down. All proxies of a work run at the same time,
+idle until it is their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from tests.benchmarks import measure, peers, proving, site, store, tokens, upstream
+from tests.benchmarks.load import Load, LoadFailed, Slice
+from tests.benchmarks.peers import Peer
+from tests.benchmarks.peers.peer import IDLE_CONNECTIONS, STREAMS
+from tests.benchmarks.proving import Backing, Running
+from tests.benchmarks.provision import Missing, Programs
+from tests.benchmarks.site import Cores, Site, StartFailed
+from tests.benchmarks.tokens import Algorithm
+
+USUAL_DENYLIST = 10_000
+DENYLISTS = (0, USUAL_DENYLIST, 1_000_000)
+BULK_BYTES = 2**30
+_RATE_CONNECTIONS = 64
+# More than any proxy here can check in a round, so that no token comes twice.
+_COLD_TOKENS_PER_S = 16_000
+_SPARE_DESCRIPTORS = 200
+
+Figures = dict[str, float]
+Measurement = Callable[[Running, int], Figures]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured, of whom, with what; `say` tells the person who waits."""
+
+    programs: Programs
+    cores: Cores
+    peers: tuple[Peer, ...]
+    rounds: int
+    round_s: float
+    say: Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """The figures of one work: for each proxy each figure once per round, and why a proxy has none."""
+
+    key: str
+    title: str
+    rows: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: str, figures: Figures) -> None:
+        """Append one round of one proxy."""
+        for name, value in figures.items():
+            self.rows.setdefault(row, {}).setdefault(name, []).append(value)
+
+    def middle(self, row: str, figure: str) -> float:
+        """The median over the rounds; NaN when there is none."""
+        return measure.median(self.rows.get(row, {}).get(figure, []))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """An open site with its load and what stands behind the proxies."""
+
+    site: Site
+    load: Load
+    backing: Backing
+
+
+def warm(plan: Plan, algorithm: Algorithm) -> Result:
+    """2,000 tokens in turn: what a request costs when its token has been seen before."""
+    result = Result(f"warm-{algorithm}", f"Warm {algorithm}: {tokens.WARM_TOKENS:,} tokens in turn")
+    seen = Slice(tokens.token_file(algorithm, "warm", tokens.WARM_TOKENS), 0, tokens.WARM_TOKENS)
+    with _fixed_stage(plan, algorithm) as stage:
+
+        def ask(running: Running, turn: int) -> Figures:
+            if turn == 0:  # every token once, caches and connections filled
+                stage.load.ask(running.port, seen, for_s=min(2.0, plan.round_s))
+            return _asked(stage.load, running, seen, plan.round_s)
+
+        _alternate(plan, stage, plan.peers, result, ask)
+    return result
+
+
+def cold(plan: Plan, algorithm: Algorithm) -> Result:
+    """Each request a token not seen before: what the check itself costs."""
+    result = Result(f"cold-{algorithm}", f"Cold {algorithm}: every token seen once")
+    per_round = int(_COLD_TOKENS_PER_S * plan.round_s)
+    plan.say(f"signing {per_round * plan.rounds:,} {algorithm} tokens unless they are there already")
+    file = tokens.token_file(algorithm, "cold", per_round * plan.rounds)
+    seen = Slice(tokens.token_file(algorithm, "warm", tokens.WARM_TOKENS), 0, tokens.WARM_TOKENS)
+    checking = tuple(peer for peer in plan.peers if peer.verifies and peer is not peers.NAIVE)
+    with _fixed_stage(plan, algorithm) as stage:
+
+        def ask(running: Running, turn: int) -> Figures:
+            if turn == 0:
+                stage.load.ask(running.port, seen, for_s=1.0)
+            return _asked(stage.load, running, Slice(file, turn * per_round, per_round, once=True), plan.round_s)
+
+        _alternate(plan, stage, checking, result, ask)
+    return result
+
+
+def denylists(plan: Plan) -> Result:
+    """Warm ES256 through gateways whose denylists hold nothing, 10,000 and 1,000,000 entries."""
+    result = Result("denylist", "Warm ES256 with denylists of 0, 10,000 and 1,000,000 entries")
+    if peers.GATEWAY not in plan.peers:
+        return result
+    seen = Slice(tokens.token_file("ES256", "warm", tokens.WARM_TOKENS), 0, tokens.WARM_TOKENS)
+    with _fixed_stage(plan, "ES256") as stage:
+        assert stage.backing.store is not None
+        entrants = []
+        for number, entries in enumerate(DENYLISTS):
+            stage.backing.store.fill(number, entries)
+            entrants.append((f"gateway-{entries}", peers.GATEWAY, replace(stage.backing, database=number)))
+
+        def ask(running: Running, turn: int) -> Figures:
+            if turn == 0:
+                stage.load.ask(running.port, seen, for_s=min(2.0, plan.round_s))
+            memory = measure.resident_bytes(running.pid)
+            return {**_asked(stage.load, running, seen, plan.round_s), "resident_bytes": memory}
+
+        _take_turns(plan, stage, entrants, result, ask)
+    return result
+
+
+def fixed_rate(plan: Plan, per_s: float) -> Result:
+    """Latency at a constant rate that leaves every proxy but the naive one time to breathe."""
+    result = Result("rate", f"Latency at a fixed rate of {per_s:,.0f} requests/s (half of Envoy's maximum), warm ES256")
+    file = tokens.token_file("ES256", "warm", tokens.WARM_TOKENS)
+    fast_enough = tuple(peer for peer in plan.peers if peer is not peers.NAIVE)
+    with _fixed_stage(plan, "ES256") as stage:
+
+        def ask(running: Running, turn: int) -> Figures:
+            seconds = plan.round_s + 1.0
+            options = {"token_file": str(file), "per_s": per_s, "connections": _RATE_CONNECTIONS}
+            if turn == 0:
+                stage.load.client("rate", running.port, "", 2.0, **options, seconds=1.0)
+            return stage.load.client("rate", running.port, "", seconds, **options, seconds=seconds)
+
+        _alternate(plan, stage, fast_enough, result, ask)
+    return result
+
+
+def bulk(plan: Plan) -> Result:
+    """One body of 1 GiB down and one up, over one connection."""
+    result = Result("bulk", "1 GiB down and up")
+    token = tokens.first_token(tokens.token_file("ES256", "warm", tokens.WARM_TOKENS))
+    with _origin_stage(plan) as stage:
+
+        def move(running: Running, turn: int) -> Figures:
+            figures: Figures = {}
+            for direction in ("download", "upload"):
+                before = measure.cpu_s(running.pid)
+                answer = stage.load.client(direction, running.port, token, 60.0, size=BULK_BYTES)
+                figures[f"{direction}_mb_s"] = answer["bytes_per_s"] / 1e6
+                figures[f"{direction}_cpu_s"] = measure.cpu_s(running.pid) - before
+            return figures
+
+        _alternate(replace(plan, rounds=min(plan.rounds, 3)), stage, plan.peers, result, move)
+    return result
+
+
+def idle_connections(plan: Plan) -> Result:
+    """10,000 connections that had one answer each: what the proxy's processes hold for each, without the kernel."""
+    count = min(IDLE_CONNECTIONS, site.raise_file_limit() - _SPARE_DESCRIPTORS)
+    result = Result("idle", f"{count:,} idle keep-alive connections")
+    token = tokens.first_token(tokens.token_file("ES256", "warm", tokens.WARM_TOKENS))
+    with _fixed_stage(plan, "ES256") as stage:
+
+        def hold(running: Running, turn: int) -> Figures:
+            return stage.load.client("idle", running.port, token, 120.0, pid=running.pid, connections=count)
+
+        # Memory once used is rarely given back: only the first round of a process means anything.
+        _alternate(replace(plan, rounds=1), stage, plan.peers, result, hold)
+    return result
+
+
+def event_streams(plan: Plan) -> Result:
+    """1,000 event streams with an event a second each: CPU per event and the delay added to it."""
+    result = Result("streams", f"{STREAMS:,} event streams, one event a second each")
+    token = tokens.first_token(tokens.token_file("ES256", "warm", tokens.WARM_TOKENS))
+    with _origin_stage(plan) as stage:
+
+        def listen(running: Running, turn: int) -> Figures:
+            seconds = max(3, round(plan.round_s) + 2)
+            options = {"pid": running.pid, "streams": STREAMS, "seconds": seconds}
+            return stage.load.client("events", running.port, token, seconds + 90.0, **options)
+
+        _alternate(replace(plan, rounds=min(plan.rounds, 2)), stage, plan.peers, result, listen)
+    return result
+
+
+def _asked(load: Load, running: Running, slice_: Slice, for_s: float) -> Figures:
+    before = measure.cpu_s(running.pid)
+    answered = load.ask(running.port, slice_, for_s)
+    cpu_s = measure.cpu_s(running.pid) - before
+    return {
+        "cpu_us": cpu_s / answered.requests * 1e6,
+        "rps": answered.requests / answered.duration_s,
+        "p50_us": answered.p50_us,
+        "p99_us": answered.p99_us,
+    }
+
+
+@contextmanager
+def _fixed_stage(plan: Plan, algorithm: Algorithm) -> Iterator[_Stage]:
+    with site.open_site(plan.cores) as place:
+        _, port = upstream.start_fixed(place, plan.programs)
+        backing = Backing(plan.programs, algorithm, port, _store(plan, place))
+        yield _Stage(place, Load(plan.programs, plan.cores), backing)
+
+
+@contextmanager
+def _origin_stage(plan: Plan) -> Iterator[_Stage]:
+    with site.open_site(plan.cores) as place:
+        _, port = upstream.start_origin(place)
+        backing = Backing(plan.programs, "ES256", port, _store(plan, place), proves_identity=False)
+        yield _Stage(place, Load(plan.programs, plan.cores), backing)
+
+
+def _store(plan: Plan, place: Site) -> store.Store | None:
+    """Redis with the usual denylist, when somebody here uses one."""
+    if not any(peer.uses_denylist for peer in plan.peers):
+        return None
+    try:
+        started = store.start(place, plan.programs)
+    except Missing:
+        return None
+    started.fill(0, USUAL_DENYLIST)
+    return started
+
+
+def _alternate(plan: Plan, stage: _Stage, entrants: Sequence[Peer], result: Result, ask: Measurement) -> None:
+    _take_turns(plan, stage, [(peer.name, peer, stage.backing) for peer in entrants], result, ask)
+
+
+def _take_turns(
+    plan: Plan, stage: _Stage, entrants: Sequence[tuple[str, Peer, Backing]], result: Result, ask: Measurement
+) -> None:
+    """Start everybody, then measure one after the other, the order moving on by one with every round."""
+    running: list[tuple[str, Running]] = []
+    for row, peer, backing in entrants:
+        try:
+            running.append((row, proving.start(stage.site, peer, backing, label=row.removeprefix(peer.name))))
+        except (Missing, StartFailed) as absent:
+            result.skipped[row] = str(absent)
+            plan.say(f"{result.key}: {row} is left out: {absent}")
+    for turn in range(plan.rounds):
+        shift = turn % max(1, len(running))
+        for row, proxy in running[shift:] + running[:shift]:
+            if row in result.skipped:
+                continue
+            try:
+                figures = ask(proxy, turn)
+            except LoadFailed as failed:
+                result.skipped[row] = str(failed)
+                plan.say(f"{result.key}: {row} is left out: {failed}")
+                continue
+            result.add(row, figures)
+            shown = ", ".join(f"{name} {value:,.1f}" for name, value in figures.items())
+            plan.say(f"{result.key} round {turn + 1} {row}: {shown}")
