@@ -217,7 +217,7 @@ class Cycle:
         self._send_body(message.get("body", b""), message.get("more_body", False))
 
     def _start(self, status: int, headers: list[Header]) -> None:
-        """Render the head. Framing is decided here: the application's own `Connection` and `Transfer-Encoding` are not sent."""
+        """Render the head. Framing is decided here: what the application says of the connection is not sent."""
         parts = [STATUS_LINES[status]]
         version = self.scope["http_version"]
         for name, value in headers:

@@ -24,7 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway.config.schema import Config
+from gateway.config.load import ConfigError, load
+from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.server.worker import CANCEL_S, AppFactory, run_worker
 from gateway.telemetry.process_log import configure_process_log
 from gateway.telemetry.runtime import Runtime
@@ -53,7 +54,20 @@ def _worker_main(
     # Ctrl-C reaches the whole group; the parent turns it into an orderly stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_process_log(level)
-    run_worker(factory, config, config_path, runtime, sockets, parent)
+    run_worker(factory, _current(config, config_path), config_path, runtime, sockets, parent)
+
+
+def _current(config: Config, config_path: Path) -> Config:
+    """`config` with the dynamic half as the file has it now: a worker that replaces another starts where that one was.
+
+    A file that has become wrong in the meantime leaves the old configuration, as it does in a worker that is running.
+    """
+    try:
+        found = load(config_path)
+    except ConfigError:
+        logger.warning("the configuration file is not usable now; the worker starts with the last good one")
+        return config
+    return found.model_copy(update={name: getattr(config, name) for name in STATIC_SECTIONS})
 
 
 @dataclass

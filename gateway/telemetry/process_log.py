@@ -10,7 +10,7 @@ import time
 class _Line(logging.Formatter):
     """`2026-01-02T03:04:05.678Z INFO gateway.server text`; line breaks of a message are shown, not obeyed."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # typed for local time only
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
