@@ -1,0 +1,340 @@
+"""What would happen to one request, and why: the steps of `gateway.pipeline`, told instead of taken.
+
+The same parts decide (route table, verifier, policy, identity), so an explanation cannot drift from the truth. Keys are
+fetched and the denylist's store is asked unless `is_offline`; the upstream is never contacted. No token is ever shown;
+what an unverified one claims is shown only as what it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+from gateway.config.listing import auth_text
+from gateway.config.schema import Config, Route
+from gateway.denylist.grammar import is_denied, keys_naming
+from gateway.denylist.replica import Replica
+from gateway.denylist.store import StoreError, open_store
+from gateway.errors import GatewayError, KeysUnavailable, MethodNotAllowed, NoRoute, TokenRevoked
+from gateway.identity import IdentityHeaders
+from gateway.keys.source import build_key_source
+from gateway.policy import Permit, Policy
+from gateway.routing.pattern import RouteShape
+from gateway.routing.table import RouteTable
+from gateway.tokens.bearer import CredentialSources, find_token
+from gateway.tokens.cache import TokenCache
+from gateway.tokens.claims import Token, parse_compact, parse_unverified_claims
+from gateway.tokens.verifier import IssuerRules, Verifier, check_route
+
+# What helps, by the beginning of the cause: the causes are written by the steps for the log.
+_REMEDIES = (
+    (
+        "alg is not accepted from",
+        "add the algorithm to the issuer's `algorithms`, or let the issuer sign with one of them",
+    ),
+    ("alg is not", "no issuer in the file accepts this algorithm; see `algorithms`"),
+    ("iss is", "`issuer` must equal the token's `iss` exactly, trailing slash included"),
+    ("typ is", "set the issuer's `token_type` to the token's `typ`, or to `any`"),
+    ("aud does not name us", "ask the issuer for one of the issuer's `audience`, or extend that list"),
+    ("aud does not name this", "ask the issuer for one of this route's `audience`"),
+    ("issuer is not accepted on", "the route's `auth.issuers` leaves this issuer out"),
+    ("not valid yet", "compare the clocks of issuer and gateway; `leeway` tolerates a difference"),
+    ("no key of that", "the key set has no such key: is it the issuer's present key set, and has it been rotated?"),
+    ("signature", "the token was changed, or signed by a key that only shares its id with the issuer's"),
+    ("iat is missing", "the issuer has a `max_age`, so its tokens must carry `iat`"),
+    ("not three", "a JWT in compact form has three parts; an opaque token cannot be checked here"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The request that is asked about, as the pipeline would see it."""
+
+    method: str
+    host: bytes
+    raw_path: bytes
+    query_string: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, method: str, url: str, header_lines: Sequence[str] = (), token: str | None = None) -> Probe:
+        """From what is typed: a URL or a path, `Name: value` lines, and a token for `Authorization`; ValueError."""
+        parts = urlsplit(url)
+        if not parts.path.startswith("/") and not (parts.netloc and not parts.path):
+            raise ValueError("write a path that begins with a slash, or a whole URL")
+        headers: list[tuple[bytes, bytes]] = []
+        for line in header_lines:
+            name, colon, value = line.partition(":")
+            if not colon or not name.strip():
+                raise ValueError("write headers as 'Name: value'")
+            headers.append((name.strip().lower().encode("latin-1"), value.strip().encode("latin-1", "replace")))
+        if token:
+            if not token.isascii():
+                raise ValueError("the token holds characters outside ASCII, so it is no token")
+            headers.append((b"authorization", b"Bearer " + token.encode()))
+        hosts = [value for name, value in headers if name == b"host"] or [parts.netloc.encode() or b"localhost"]
+        # The path stays as typed: decoding or normalising it here would explain another request.
+        path = parts.path or "/"
+        return cls(method.upper(), hosts[0], path.encode(), parts.query.encode(), tuple(headers))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what was decided and what that means for the caller or the operator."""
+
+    name: str
+    outcome: Literal["ok", "refused", "unknown"]
+    says: tuple[str, ...]  # sentences
+    remedy: str = ""
+
+
+@dataclass(slots=True)
+class Explanation:
+    """The steps as far as the request would get; the last one decides."""
+
+    steps: list[Step] = field(default_factory=list)
+    error: GatewayError | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the gateway would answer itself instead of forwarding."""
+        return self.error is not None
+
+    def add(self, name: str, *says: str, outcome: Literal["ok", "refused", "unknown"] = "ok", remedy: str = "") -> None:
+        """One more step."""
+        self.steps.append(Step(name, outcome, says, remedy))
+
+    def refuse(self, name: str, error: GatewayError, *says: str, remedy: str = "") -> Explanation:
+        """The last step: the gateway answers with `error`."""
+        self.error = error
+        self.add(
+            name, f"{error.status} {error.code}: {error.detail or error.title}", *says, outcome="refused", remedy=remedy
+        )
+        return self
+
+    def render(self) -> str:
+        """For a terminal; no trailing newline."""
+        marks = {"ok": "ok", "refused": "NO", "unknown": "?"}
+        lines: list[str] = []
+        for step in self.steps:
+            lines.append(f"{marks[step.outcome]:<3} {step.name:<11} {step.says[0]}")
+            lines += [f"{'':<15} {sentence}" for sentence in step.says[1:]]
+            if step.remedy:
+                lines.append(f"{'':<15} what to do: {step.remedy}")
+        end = "forwarded" if self.error is None else f"refused with {self.error.status} {self.error.code}"
+        if self.error is None and any(step.outcome == "unknown" for step in self.steps):
+            end += ", if what could not be checked here holds"
+        return "\n".join([*lines, "", f"The request would be {end}."])
+
+
+async def explain(config: Config, probe: Probe, *, now: float, is_offline: bool = False) -> Explanation:
+    """Walks one request through the steps. `now` is epoch seconds."""
+    told = Explanation()
+    route = _match(config, probe, told)
+    if route is None:
+        return told
+    token: Token | None = None
+    if route.auth.mode == "none":
+        told.add("credential", "not looked at: this route has `auth: none`")
+    else:
+        raw = _credential(config, route, probe, told)
+        if told.is_refused:
+            return told
+        if raw is not None:
+            token = await _verify(config, route, raw, told, now, is_offline)
+            if token is None:
+                return told
+            if not await _is_allowed_by_denylist(config, route, token, told, is_offline):
+                return told
+    permit = _authorize(route, token, told)
+    if permit is None:
+        return told
+    _identify(config, permit, probe, told)
+    if not told.is_refused:
+        endpoints = ", ".join(config.upstreams[route.upstream].endpoints)
+        told.add("forward", f"to upstream `{route.upstream}` ({endpoints})")
+    return told
+
+
+def _match(config: Config, probe: Probe, told: Explanation) -> Route | None:
+    entries = [(RouteShape(r.name, r.host, r.path, r.methods, r.allow_ambiguous), r) for r in config.routes]
+    table = RouteTable(entries)
+    try:
+        route = table.match(probe.method, probe.host, probe.raw_path)
+    except NoRoute as exc:
+        told.refuse("match", exc, remedy="`gateway routes` lists what there is; add a route, or look at host and path")
+        return None
+    except MethodNotAllowed as exc:
+        remedy = f"use {' or '.join(exc.allow)}, or add {probe.method} to a route's `methods`"
+        told.refuse("match", exc, remedy=remedy)
+        return None
+    except GatewayError as exc:
+        told.refuse(
+            "match", exc, remedy="send the plain form of the path; `allow_ambiguous` of a route admits some forms"
+        )
+        return None
+    others = [other.name for _, other in table.candidates(probe.host, probe.raw_path) if other is not route]
+    says = [f"route `{route.name}` ({route.path}), auth {auth_text(route.auth)}"]
+    if others:
+        says.append(f"less specific or for other methods: {', '.join(others)}")
+    told.add("match", *says)
+    return route
+
+
+def _credential(config: Config, route: Route, probe: Probe, told: Explanation) -> bytes | None:
+    names = config.issuers if route.auth.issuers is None else route.auth.issuers
+    settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
+    sources = CredentialSources.of(settings)
+    try:
+        raw = find_token(probe.headers, probe.query_string, sources)
+    except GatewayError as exc:
+        told.refuse("credential", exc, exc.cause or "", remedy="send exactly one token, in one place")
+        return None
+    places = ["Authorization: Bearer"]
+    if sources is not None:
+        places += [f"cookie {name.decode()}" for name in sorted(sources.cookies)]
+        places += [f"query parameter {name.decode()}" for name in sorted(sources.queries)]
+    says = f"looked for in {', '.join(places)}"
+    told.add("credential", "one token" if raw is not None else "no token", says)
+    return raw
+
+
+async def _verify(
+    config: Config, route: Route, raw: bytes, told: Explanation, now: float, is_offline: bool
+) -> Token | None:
+    claimed = _claimed(raw, now)
+    rules = [
+        IssuerRules.of(name, issuer, build_key_source(name, issuer))
+        for name, issuer in config.issuers.items()
+        if not is_offline or issuer.secret is not None or issuer.jwks_file is not None
+    ]
+    hidden = len(config.issuers) - len(rules)
+    if not rules:
+        told.add("verify", "not checked: --offline, and the keys are on a server", *claimed, outcome="unknown")
+        return None
+    try:
+        token = await Verifier(rules, TokenCache()).verify(raw, now)
+        check_route(
+            token,
+            frozenset(route.auth.issuers) if route.auth.issuers is not None else None,
+            frozenset(route.auth.audience) if route.auth.audience is not None else None,
+        )
+    except GatewayError as exc:
+        cause = exc.cause or ""
+        if hidden and cause.startswith(("iss is", "alg is not accepted")):
+            told.add(
+                "verify", "not checked: --offline, and this issuer's keys are on a server", *claimed, outcome="unknown"
+            )
+            return None
+        remedy = next((text for start, text in _REMEDIES if cause.startswith(start)), "")
+        if isinstance(exc, KeysUnavailable):
+            remedy = "can this machine reach the issuer's key set? see `jwks_uri`, `jwks_file`, `ca`"
+        elif exc.code == "token_expired":
+            remedy = "the client refreshes its token, or signs in again"
+        told.refuse("verify", exc, *([f"because: {cause}"] if cause else []), *claimed, remedy=remedy)
+        return None
+    told.add("verify", f"genuine, from issuer `{token.issuer}`, {token.alg}, key {token.kid or 'without id'}", *claimed)
+    return token
+
+
+def _claimed(raw: bytes, now: float) -> list[str]:
+    """What a token says about itself, believed or not; nothing if it cannot be read."""
+    try:
+        unverified = parse_compact(raw)
+        claims = parse_unverified_claims(unverified)
+    except GatewayError:
+        return []
+    header = unverified.unverified_header
+    said = [f"alg {header.alg}", f"typ {header.typ}", f"kid {header.kid}"]
+    said += [f"{name} {claims[name]!r}" for name in ("iss", "aud") if name in claims]
+    times = [
+        _moment(name, claims[name], now) for name in ("iat", "nbf", "exp") if type(claims.get(name)) in (int, float)
+    ]
+    return [f"it says: {', '.join(said)}", *([f"its times: {', '.join(times)}"] if times else [])]
+
+
+def _moment(name: str, at: float, now: float) -> str:
+    try:
+        text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"{name} {at!r}"
+    distance = f"in {at - now:.0f} s" if at > now else f"{now - at:.0f} s ago"
+    return f"{name} {text} ({distance})"
+
+
+async def _is_allowed_by_denylist(
+    config: Config, route: Route, token: Token, told: Explanation, is_offline: bool
+) -> bool:
+    if config.denylist is None or is_offline:
+        reason = "the file has no denylist" if config.denylist is None else "not asked: --offline"
+        told.add("revoked?", reason, outcome="ok" if config.denylist is None else "unknown")
+        return True
+    keys = list(
+        keys_naming(
+            token.issuer,
+            token_id=token.token_id,
+            session_id=token.session_id,
+            subject=token.subject,
+            client_id=token.client_id,
+            kid=token.kid,
+        )
+    )
+    store = open_store(config.denylist, Replica(config.denylist.prefix))
+    try:
+        values = await store.lookup([key for _, key in keys])
+    except StoreError as exc:
+        mode = route.denylist.when_stale or config.denylist.when_stale
+        says = f"the store could not be asked: {exc}"
+        then = (
+            "once stale, this route answers 503 denylist_stale"
+            if mode == "refuse"
+            else "once stale, this route lets it pass"
+        )
+        told.add("revoked?", says, then, outcome="unknown")
+        return True
+    finally:
+        await store.close()
+    for (kind, key), value in zip(keys, values, strict=True):
+        if value is not None and is_denied(kind, value, token.issued_at):
+            remedy = "the user signs in again" if kind != "token" else "the client needs a new token"
+            told.refuse(
+                "revoked?", TokenRevoked(), f"because of the entry {config.denylist.prefix}{key}", remedy=remedy
+            )
+            return False
+    told.add("revoked?", "no entry of the denylist names it")
+    return True
+
+
+def _authorize(route: Route, token: Token | None, told: Explanation) -> Permit | None:
+    try:
+        permit = Policy(route.auth).authorize(token)
+    except GatewayError as exc:
+        says = [f"because: {exc.cause}"] if exc.cause else []
+        if token is None:
+            remedy = "send `Authorization: Bearer …`, or give the route `auth: optional` or `none`"
+        else:
+            says.append(f"the token has scopes: {' '.join(sorted(token.scopes)) or 'none'}")
+            remedy = f"the route asks for {auth_text(route.auth)}; the issuer decides what a token carries"
+        told.refuse("authorize", exc, *says, remedy=remedy)
+        return None
+    told.add("authorize", "anonymous" if token is None else "the token carries what the route asks for")
+    return permit
+
+
+def _identify(config: Config, permit: Permit, probe: Probe, told: Explanation) -> None:
+    identity = IdentityHeaders(config.identity)
+    try:
+        headers = identity.render(permit)
+    except GatewayError as exc:
+        told.refuse("identify", exc, f"because: {exc.cause}", remedy="choose a smaller claim for that header")
+        return
+    says = [f"{name.decode()}: {value.decode('latin-1')}" for name, value in headers]
+    removed = sorted(
+        {name.decode("latin-1") for name, _ in probe.headers if name.replace(b"_", b"-") in identity.stripped}
+    )
+    if removed:
+        says.append(f"removed, because only the gateway may say it: {', '.join(removed)}")
+    told.add("identify", *(says or ["no identity headers"]))
