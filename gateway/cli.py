@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
 import sys
 import time
@@ -246,9 +245,10 @@ def _serve(args: argparse.Namespace) -> int:
     from gateway.app import create_app
     from gateway.config.load import ConfigError, load
     from gateway.server import serve
+    from gateway.telemetry.process_log import configure_process_log
 
     path = _config_path(args)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    configure_process_log()
     try:
         config = load(path)
     except ConfigError as exc:

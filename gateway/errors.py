@@ -28,9 +28,10 @@
        ├─ UpstreamTimeout       504 upstream_timeout
        └─ NoEndpoint            503 no_endpoint
 
-A client can always tell *sign in again* (revoked) from *refresh* (expired) from *try later* (503). `title` is the public
-sentence of the kind and never varies; `detail` is a public sentence about this occurrence, safe to show; `cause` is for the
-log only. Neither may hold a token, a key or a secret. `gateway.problem` renders them; nothing else turns an error into a response.
+A client can always tell *sign in again* (revoked) from *refresh* (expired) from *try later* (503). `title` is the
+public sentence of the kind and never varies; `detail` is a public sentence about this occurrence, safe to show; `cause`
+is for the log only. Neither may hold a token, a key or a secret. `gateway.problem` renders them; nothing else turns an
+error into a response.
 """
 
 from __future__ import annotations

@@ -1,14 +1,23 @@
 """An error as a response: an RFC 9457 body and, where the fault is the credential's, an RFC 6750 challenge.
 
-The one place where a `GatewayError` becomes bytes. The body says whose fault it was and what to do; it never holds a token,
-an upstream's address or an internal cause.
+The one place where a `GatewayError` becomes bytes. The body says whose fault it was and what to do; it never holds a
+token, an upstream's address or an internal cause.
 """
 
 from __future__ import annotations
 
 import json
 
-from gateway.errors import ContentTooLarge, GatewayError, HeaderTooLarge, InsufficientScope, MethodNotAllowed, RequestTimeout, TokenMissing, Unauthorized
+from gateway.errors import (
+    ContentTooLarge,
+    GatewayError,
+    HeaderTooLarge,
+    InsufficientScope,
+    MethodNotAllowed,
+    RequestTimeout,
+    TokenMissing,
+    Unauthorized,
+)
 
 TYPE_PREFIX = "urn:gateway:error:"  # RFC 9457 §3.1.1: an identifier need not be dereferenceable
 

@@ -10,8 +10,9 @@ from gateway.config.checks import suggestion
 from gateway.config.quantities import format_duration
 from gateway.config.schema import Config
 from gateway.denylist.grammar import Entry, key_for, make_entry
+from gateway.denylist.opening import open_store
 from gateway.denylist.replica import Replica
-from gateway.denylist.store import Store, open_store
+from gateway.denylist.store import Store
 
 T = TypeVar("T")
 _DEADLINE_S = 10.0  # for everything: connecting, asking a Sentinel, the command itself

@@ -145,7 +145,7 @@ class HardenedProtocol(asyncio.Protocol):
         self._url = b""
         self._fields: list[Header] = []
         self._watched: list[Header] = []
-        self._host = b""  # the last Host that was checked: a connection hardly ever uses two
+        self._host = b"?"  # the last Host that was found good, none at first: a connection hardly ever uses two
         self._size = 0  # of the bytes being parsed
         self._fresh = True  # whether they began with the message being read
         self._head_read = 0  # bytes of an incomplete head before them

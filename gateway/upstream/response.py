@@ -89,9 +89,12 @@ def _frame(status: int, headers: list[Header], head_only: bool, version: str) ->
     length = -1
     chunked = False
     connection = b""
-    for name, value in headers:
+    for at, (name, value) in enumerate(headers):
         if name not in _FRAMING:
             continue
+        if value[-1:].isspace():  # llhttp leaves the optional white space at the end (§5.1)
+            value = value.rstrip(b" \t")
+            headers[at] = (name, value)
         if name == b"connection":
             connection += b"," + value.lower()
         elif name == b"content-length":

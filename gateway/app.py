@@ -1,0 +1,223 @@
+"""Composition root: a configuration becomes an ASGI application and everything that lives beside its requests.
+
+    create_app ──▶ lifespan: [ store, log, watch, monitor │ the current generation's keys and upstreams ] ──▶ closed
+
+One task group owns every background task. A task that fails is a fault of ours: it is logged, counted and started
+again, and requests go on meanwhile. Each worker process has one `App`; they share the store and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway.admin import create_admin
+from gateway.config.load import ConfigError, load
+from gateway.config.schema import STATIC_SECTIONS, Config
+from gateway.config.watch import ConfigWatch
+from gateway.denylist.opening import open_store
+from gateway.denylist.replica import Replica
+from gateway.denylist.store import Store
+from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.exchange import Exchange
+from gateway.telemetry.health import Probe, Readiness
+from gateway.telemetry.loop_monitor import LoopMonitor
+from gateway.telemetry.metrics import RequestMetrics, Scrape
+from gateway.telemetry.runtime import Runtime
+from gateway.telemetry.sample import Sample, Sampled
+from gateway.upstream.endpoints import Upstream
+from gateway.upstream.peer import Peers
+
+logger = logging.getLogger("gateway.app")
+
+WARM_S = 5.0  # at start: how long to wait for keys and denylist before serving without them
+CLOSE_S = 5.0  # for connections of a retired upstream
+RESTART_S = 1.0  # before a background task that failed is started again
+
+
+class Runs(Protocol):
+    """Anything with a life of its own."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+
+
+def create_app(config: Config, config_path: Path, runtime: Runtime) -> App:
+    """The application of one worker. Raises `UnusableConfig`; nothing runs before its `lifespan` is entered."""
+    return App(config, config_path, runtime)
+
+
+class App:
+    """The ASGI application of one worker, and the owner of everything that runs beside its requests."""
+
+    def __init__(self, config: Config, config_path: Path, runtime: Runtime) -> None:
+        self._config_path = config_path
+        self._static = config
+        self._runtime = runtime
+        self._access_log = AccessLog(config.telemetry.access_log, runtime.digest_key)
+        self._request_metrics = RequestMetrics()
+        self._loop_monitor = LoopMonitor()
+        self._replica: Replica | None = None
+        self._store: Store | None = None
+        if config.denylist is not None:
+            self._replica = Replica(config.denylist.prefix)
+            self._store = open_store(config.denylist, self._replica)
+        self._around = Surroundings(self._replica, Peers(config.server.trusted_proxies), self.record)
+        self.current: Generation = build(config, self._around, None)
+        self._watch = ConfigWatch(config_path, self.apply)
+        self._running: dict[Runs, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._readiness = Readiness(self._probes)
+        self._scrape = Scrape(runtime, self._sources)
+        self._reloads = {"ok": 0, "refused": 0}
+        self._faults = 0  # background tasks that failed and were started again
+        self.admin = create_admin(self._readiness, self._scrape)
+        runtime.record = self.record
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """One request, through the generation that is current when it comes in and no other."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"no {scope['type']} here")
+        generation = self.current
+        generation.in_flight += 1
+        try:
+            await generation.pipeline(scope, receive, send)
+        finally:
+            generation.leave()
+
+    def record(self, exchange: Exchange) -> None:
+        """Account for a request that has ended."""
+        self._access_log.record(exchange)
+        self._request_metrics.record(exchange)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Everything beside the requests, from the first key to the last log line."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for part in (self._store, self._access_log, self._loop_monitor, self._scrape, self._watch):
+                if part is not None:
+                    self._start(part)
+            await self._warm_up()
+            for resource in self.current.resources():
+                self._start(resource)
+            try:
+                yield
+            finally:
+                await self._close()
+
+    async def _warm_up(self) -> None:
+        """Give keys and denylist a moment, so that the first requests need not be refused; readiness tells the rest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WARM_S):
+                await self.current.warm(None)
+                while self._replica is not None and not self._replica.loaded:  # noqa: ASYNC110 - once, at start
+                    await asyncio.sleep(0.01)
+
+    async def _close(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self._running.clear()
+        await asyncio.gather(*(upstream.close(0) for upstream in self.current.upstreams.values()))
+        if self._store is not None:
+            await self._store.close()
+        self._tasks = None
+
+    def _start(self, part: Runs) -> None:
+        assert self._tasks is not None
+        self._running[part] = self._tasks.create_task(self._keep_running(part), name=type(part).__name__)
+
+    async def _keep_running(self, part: Runs) -> None:
+        """`part.run()`, for ever: whatever it raises is a fault of ours that must not take the gateway down."""
+        while True:
+            try:
+                await part.run()
+                return
+            except Exception:
+                self._faults += 1
+                logger.exception("%s failed; starting it again", type(part).__name__)
+                await asyncio.sleep(RESTART_S)
+
+    def begin_drain(self) -> None:
+        """Be unready from now on; requests are served as before."""
+        self._readiness.begin_drain()
+
+    # --- what it tells of itself -------------------------------------------------------------------------------------
+
+    def _probes(self) -> dict[str, Probe]:
+        """The dependencies that readiness asks, at the moment of asking."""
+        probes: dict[str, Probe] = {f"keys of {name}": keys.health for name, keys in self.current.keys.items()}
+        if self._replica is not None:
+            probes["denylist"] = self._replica.health
+        return probes
+
+    def _sources(self) -> list[Sampled]:
+        """Everything that counts, at the moment of asking."""
+        found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self._readiness]
+        if self._replica is not None:
+            found.append(self._replica)
+        return [*found, self.current]
+
+    def samples(self) -> Iterable[Sample]:
+        """Reloads and faults of background work."""
+        for outcome, count in self._reloads.items():
+            yield Sample("gateway_config_reloads_total", {"outcome": outcome}, count)
+        yield Sample("gateway_background_faults_total", {}, self._faults)
+
+    # --- hot swap ----------------------------------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Look at the configuration file now, changed or not (SIGHUP)."""
+        self._watch.poke()
+
+    async def apply(self) -> None:
+        """Build a generation from the file as it is now and swap it in; a file that cannot be used changes nothing."""
+        try:
+            found = await asyncio.to_thread(load, self._config_path)
+            config = self._with_static_half(found)
+            generation = build(config, self._around, self.current)
+        except (ConfigError, UnusableConfig) as exc:
+            self._reloads["refused"] += 1
+            logger.error("the changed configuration is not used; the gateway goes on as before:\n%s", exc)
+            return
+        await generation.warm(self.current)
+        self._swap(generation)
+
+    def _with_static_half(self, config: Config) -> Config:
+        """The new dynamic half beside the static half that is in force."""
+        changed = [name for name in STATIC_SECTIONS if getattr(config, name) != getattr(self._static, name)]
+        if changed:
+            logger.warning("changes to %s need a restart and are not in force", ", ".join(changed))
+        return config.model_copy(update={name: getattr(self._static, name) for name in STATIC_SECTIONS})
+
+    def _swap(self, generation: Generation) -> None:
+        assert self._tasks is not None
+        previous, self.current = self.current, generation
+        kept = set(generation.resources())
+        for resource in kept.difference(previous.resources()):
+            self._start(resource)
+        self._reloads["ok"] += 1
+        logger.info(
+            "configuration applied: %d routes, %d upstreams", len(generation.config.routes), len(generation.upstreams)
+        )
+        self._tasks.create_task(self._retire(previous, [part for part in previous.resources() if part not in kept]))
+
+    async def _retire(self, generation: Generation, leaving: list[Resource]) -> None:
+        """Close what the new generation did not take over, once the last request that may use it has ended."""
+        await generation.drained()
+        for part in leaving:
+            task = self._running.pop(part, None)
+            if task is not None:
+                task.cancel()
+            if isinstance(part, Upstream):
+                await part.close(CLOSE_S)

@@ -1,0 +1,179 @@
+"""Everything built from one dynamic configuration: built in full, swapped once, drained after.
+
+    build ──▶ warm ──▶ current ──swap──▶ retired ──last request ends──▶ closed
+      │         └ keys of new issuers, so that the swap makes nobody wait
+      └ fails: ConfigError; nothing has changed
+
+A resource whose section of the file is unchanged is carried over: keys stay warm, connections stay open, remembered
+tokens stay remembered. Whoever leaves is closed only when the last request of its generation has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway.config import schema
+from gateway.denylist.replica import Replica
+from gateway.errors import KeysUnavailable
+from gateway.identity import IdentityHeaders
+from gateway.keys.source import KeySource, build_key_source
+from gateway.pipeline import Pipeline, Route
+from gateway.policy import Policy
+from gateway.routing.pattern import RouteShape
+from gateway.routing.table import RouteTable
+from gateway.telemetry.exchange import Exchange
+from gateway.telemetry.sample import Sample
+from gateway.tokens.bearer import CredentialSources
+from gateway.tokens.cache import TokenCache
+from gateway.tokens.verifier import IssuerRules, Verifier
+from gateway.upstream.endpoints import Upstream
+from gateway.upstream.headers import RequestHeaders
+from gateway.upstream.peer import Peers
+
+Resource = KeySource | Upstream
+"""What a generation may lend to the next."""
+
+
+class UnusableConfig(Exception):
+    """The file is well-formed, but something it names cannot be used; the message is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What outlives every generation: made once from the static half."""
+
+    replica: Replica | None
+    peers: Peers
+    record: Callable[[Exchange], None]
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One dynamic configuration at work. Counts its requests in flight, so that it can be closed after the last."""
+
+    config: schema.Config
+    pipeline: Pipeline
+    verifier: Verifier
+    identity: IdentityHeaders
+    keys: dict[str, KeySource]
+    upstreams: dict[str, Upstream]
+    in_flight: int = 0
+    _ended: asyncio.Event | None = field(default=None, repr=False)
+
+    def resources(self) -> list[Resource]:
+        """Everything with a life of its own."""
+        return [*self.keys.values(), *self.upstreams.values()]
+
+    def leave(self) -> None:
+        """One request has ended."""
+        self.in_flight -= 1
+        if self._ended is not None and self.in_flight == 0:
+            self._ended.set()
+
+    async def drained(self) -> None:
+        """Until the last request has ended; call it once the generation gets no new ones."""
+        if self.in_flight:
+            self._ended = asyncio.Event()
+            await self._ended.wait()
+
+    async def warm(self, previous: Generation | None) -> None:
+        """Load the keys of issuers that are new here, as far as they can be had within their timeouts."""
+        known = set(previous.keys.values()) if previous is not None else set()
+        await asyncio.gather(
+            *(
+                _load(source, self.config.issuers[name].algorithms[0])
+                for name, source in self.keys.items()
+                if source not in known
+            )
+        )
+
+    def samples(self) -> Iterable[Sample]:
+        """The numbers of every resource."""
+        for resource in self.resources():
+            yield from resource.samples()
+        yield from self.verifier.cache.samples()
+
+
+async def _load(source: KeySource, alg: str) -> None:
+    # Has a deadline of its own, the issuer's timeout; until keys can be had requests get 503, and the log says why.
+    with contextlib.suppress(KeysUnavailable):
+        await source.find(None, alg)
+
+
+def build(config: schema.Config, around: Surroundings, previous: Generation | None) -> Generation:
+    """A generation for `config`, with what `previous` can lend. Raises `UnusableConfig`; starts nothing."""
+    keys = {name: _key_source(name, issuer, previous) for name, issuer in config.issuers.items()}
+    upstreams = {name: _upstream(name, upstream, previous) for name, upstream in config.upstreams.items()}
+    verifier = _verifier(config, keys, previous)
+    # Rendered headers are remembered per token and per this object, so an unchanged section keeps it.
+    if previous is not None and previous.config.identity == config.identity:
+        identity = previous.identity
+    else:
+        identity = IdentityHeaders(config.identity)
+    routes = RouteTable([(route_shape(route), _route(route, config, identity, upstreams)) for route in config.routes])
+    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams)
+
+
+def route_shape(route: schema.Route) -> RouteShape:
+    """What of a route decides whether it matches."""
+    return RouteShape(route.name, route.host, route.path, route.methods, route.allow_ambiguous)
+
+
+def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -> KeySource:
+    if previous is not None and previous.config.issuers.get(name) == issuer:
+        return previous.keys[name]
+    try:
+        return build_key_source(name, issuer)
+    except (OSError, ValueError) as exc:
+        raise UnusableConfig(f"issuers.{name}: {exc}") from exc
+
+
+def _upstream(name: str, upstream: schema.Upstream, previous: Generation | None) -> Upstream:
+    if previous is not None and previous.config.upstreams.get(name) == upstream:
+        return previous.upstreams[name]
+    try:
+        return Upstream(name, upstream)
+    except (OSError, ValueError) as exc:  # a CA or certificate file
+        raise UnusableConfig(f"upstreams.{name}: {exc}") from exc
+
+
+def _verifier(config: schema.Config, keys: dict[str, KeySource], previous: Generation | None) -> Verifier:
+    if previous is not None and previous.config.issuers == config.issuers:
+        return previous.verifier
+    # Not the old one's cache: what it remembers was judged by the old rules.
+    rules = [IssuerRules.of(name, issuer, keys[name]) for name, issuer in config.issuers.items()]
+    return Verifier(rules, TokenCache())
+
+
+def _route(
+    route: schema.Route, config: schema.Config, identity: IdentityHeaders, upstreams: dict[str, Upstream]
+) -> Route:
+    names = config.issuers if route.auth.issuers is None else route.auth.issuers
+    settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
+    sources = CredentialSources.of(settings)
+    when_stale = route.denylist.when_stale or (config.denylist.when_stale if config.denylist else "allow")
+    upstream = upstreams[route.upstream]
+    return Route(
+        name=route.name,
+        checks_tokens=route.auth.mode != "none",
+        sources=sources,
+        dropped_queries=sources.queries if sources else frozenset(),
+        issuers=frozenset(route.auth.issuers) if route.auth.issuers is not None else None,
+        audience=frozenset(route.auth.audience) if route.auth.audience is not None else None,
+        refuses_stale=when_stale == "refuse",
+        policy=Policy(route.auth),
+        identity=identity,
+        headers=RequestHeaders(
+            stripped=identity.stripped,
+            forward_token=route.forward_token,
+            drop_cookies=sources.cookies if sources else (),
+        ),
+        upstream=upstream,
+        body_limit=config.server.limits.body_bytes if route.body_bytes is None else route.body_bytes,
+        head_timeout_s=route.timeouts.head or upstream.config.timeouts.head,
+        idle_timeout_s=route.timeouts.idle or upstream.config.timeouts.idle,
+    )

@@ -1,0 +1,205 @@
+"""One request, in order. The file to read first.
+
+    0  accept      the server has bounded the head and made sure of one Host; `app` has picked the generation, once
+    1  record      an `Exchange` opens; whatever happens from here is written into it
+    2  guard       a `GatewayError` becomes a response, unless one has started
+    3  match       first, because audience and policy belong to the route                     400, 404, 405
+    4  credential  where the route says a token may stand                                     400, 401
+    5  verify      cheap claims before keys, so that forged tokens cannot cause fetches       401, 503
+    6  revoked?    after the signature, so that strangers cannot probe the denylist           401, 503
+    7  authorize   scopes and claims that the route asks for                                  403
+    8  identify    what the upstream is told about the caller; a public route passes here too, to strip
+    9  choose      and
+    10 forward     both bodies streamed                                                       413, 502, 503, 504
+    11 account     the record closes: one log line, one set of metrics
+
+Each step turns the request into a stronger value: bytes → `Route` → `Token` → `Permit` → headers. What can be decided
+when the configuration loads is decided in `gateway.generation`; nothing here parses a setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any
+
+from gateway.denylist.replica import Replica
+from gateway.errors import BadResponse, DenylistStale, GatewayError, TokenRevoked, Unexpected
+from gateway.http_date import http_date
+from gateway.identity import IdentityHeaders
+from gateway.policy import Policy
+from gateway.problem import problem_response
+from gateway.routing.table import RouteTable
+from gateway.telemetry.exchange import Exchange
+from gateway.tokens.bearer import CredentialSources, find_token, without_query
+from gateway.tokens.claims import Token
+from gateway.tokens.verifier import Verifier, check_route
+from gateway.upstream.endpoints import Upstream
+from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
+from gateway.upstream.headers import RequestHeaders, body_length, request_id
+from gateway.upstream.peer import Peers
+
+Message = dict[str, Any]  # ASGI scopes and messages are open mappings
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+logger = logging.getLogger("gateway.pipeline")
+
+CLIENT_GONE = 499  # nginx's word for it: recorded, never sent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One route with everything about it decided; made by `gateway.generation` when a configuration loads."""
+
+    name: str
+    checks_tokens: bool  # False: auth none
+    sources: CredentialSources | None  # where a token may stand besides Authorization
+    dropped_queries: frozenset[bytes]  # parameters that hold a credential, here or on another route
+    issuers: frozenset[str] | None  # names of the issuers accepted here; None: all
+    audience: frozenset[str] | None  # narrows the issuers' audience; None: as they say
+    refuses_stale: bool
+    policy: Policy
+    identity: IdentityHeaders
+    headers: RequestHeaders
+    upstream: Upstream
+    body_limit: int  # bytes
+    head_timeout_s: float
+    idle_timeout_s: float
+
+
+class Pipeline:
+    """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
+
+    __slots__ = ("_peers", "_record", "_replica", "_routes", "_verifier")
+
+    def __init__(
+        self,
+        routes: RouteTable[Route],
+        verifier: Verifier,
+        replica: Replica | None,
+        peers: Peers,
+        record: Callable[[Exchange], None],
+    ) -> None:
+        """`replica` is None where nothing can be revoked; `record` gets each exchange once, when it has ended."""
+        self._routes = routes
+        self._verifier = verifier
+        self._replica = replica
+        self._peers = peers
+        self._record = record
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens, and account for it."""
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        host = b""
+        for name, value in headers:
+            if name == b"host":
+                host = value
+                break
+        client, server = scope["client"], scope["server"]
+        peer = self._peers.resolve(
+            client[0] if client else "", scope["scheme"], host, (server[1] or 0) if server else 0, headers
+        )
+        identifier = request_id(headers, peer.trusted)
+        exchange = Exchange(
+            started=monotonic(),
+            method=scope["method"],
+            host=host.decode("latin-1"),
+            path=scope["raw_path"].decode("latin-1"),
+            client=peer.client_ip,
+            request_id=identifier.decode(),
+        )
+        try:
+            route = self._routes.match(exchange.method, host, scope["raw_path"])
+            exchange.route = route.name
+            token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
+            permit = route.policy.authorize(token)
+            identity = route.identity.render(permit)
+            request = UpstreamRequest(
+                method=exchange.method.encode(),
+                target=_target(scope, route),
+                host=host,
+                headers=route.headers.build(headers, identity, peer, identifier, scope["http_version"]),
+                request_id=identifier,
+                body_length=body_length(headers),
+                body_limit=route.body_limit,
+                head_timeout_s=route.head_timeout_s,
+                idle_timeout_s=route.idle_timeout_s,
+            )
+            await forward(request, route.upstream, receive, send, exchange)
+        except GatewayError as error:
+            await self._refuse(error, exchange, send)
+        except (asyncio.CancelledError, ClientGone):
+            exchange.code = exchange.code or "client_gone"
+            exchange.status = exchange.status or CLIENT_GONE
+            raise
+        except ResponseAborted as aborted:
+            # The record says why; the server closes the connection, so that the client notices.
+            raise BadResponse from aborted
+        except Exception as exc:
+            # The last line of defence: the client learns an id, the log the reason.
+            logger.exception("request %s failed", exchange.request_id)
+            await self._refuse(Unexpected(cause=f"{type(exc).__name__}: {exc}"), exchange, send)
+        finally:
+            exchange.duration_s = monotonic() - exchange.started
+            self._record(exchange)
+
+    async def _authenticate(self, route: Route, scope: Message, exchange: Exchange) -> Token | None:
+        """The request's token, verified and not revoked; None if it carries none, which the policy then judges."""
+        raw = find_token(scope["headers"], scope["query_string"], route.sources)
+        if raw is None:
+            return None
+        now = time()
+        token = self._verifier.recall(raw, now)
+        if token is not None:
+            exchange.token_cached = True
+        else:
+            token = await self._verifier.verify(raw, now)
+        exchange.issuer = token.issuer
+        exchange.subject = token.subject or ""
+        exchange.token_id = token.token_id or ""
+        check_route(token, route.issuers, route.audience)
+        self._check_denylist(route, token, now)
+        return token
+
+    def _check_denylist(self, route: Route, token: Token, now: float) -> None:
+        """TokenRevoked for what the replica knows, however old; DenylistStale when it may have missed something."""
+        replica = self._replica
+        if replica is None:
+            return
+        kind = replica.find(
+            token.issuer,
+            token.token_id,
+            token.session_id,
+            token.subject,
+            token.client_id,
+            token.kid,
+            token.issued_at,
+            now,
+        )
+        if kind is not None:
+            raise TokenRevoked(cause=f"denied by {kind}")
+        if route.refuses_stale and replica.is_stale(monotonic()):
+            raise DenylistStale(cause="no contact with the denylist's store")
+
+    @staticmethod
+    async def _refuse(error: GatewayError, exchange: Exchange, send: Send) -> None:
+        exchange.code = error.code
+        exchange.cause = error.cause or error.detail or ""
+        status, headers, body = problem_response(error, exchange.request_id, http_date(time()))
+        exchange.status = status
+        exchange.bytes_out = len(body)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _target(scope: Message, route: Route) -> bytes:
+    """Path and query for the upstream: byte for byte as matched, without a credential."""
+    path: bytes = scope["raw_path"]
+    query: bytes = scope["query_string"]
+    if query and route.dropped_queries:
+        query = without_query(query, route.dropped_queries)
+    return path + b"?" + query if query else path
