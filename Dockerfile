@@ -23,7 +23,8 @@ FROM python:3.13-slim
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GATEWAY_LISTEN=0.0.0.0:8080 \
-    ADMIN_LISTEN=0.0.0.0:9901
+    ADMIN_LISTEN=0.0.0.0:9901 \
+    GATEWAY_STATE=/var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
 COPY config /etc/gateway
 # The only folder it may write to: the denylist's snapshot, or the embedded denylist itself.

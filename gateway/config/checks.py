@@ -18,6 +18,7 @@ from gateway.config.document import Document
 from gateway.config.document import Path as Place
 from gateway.config.schema import Admin, Denylist, Identity, Issuer, Route, Server, Upstream
 from gateway.config.values import is_loopback_host, listen_port
+from gateway.denylist.address import parse_redis
 from gateway.routing.pattern import RouteShape, find_conflicts, parse_host, parse_path
 
 
@@ -226,6 +227,11 @@ def _denylist(parts: Parts) -> Iterator[Finding]:
             message = "no denylist: a token stays valid until it expires, whatever happens"
             yield Finding((), message, "add `denylist`, for example {store: redis://…}", severity="warning")
         return
+    try:
+        if not parts.denylist.store.startswith("sqlite://"):
+            parse_redis(parts.denylist.store)
+    except ValueError as exc:
+        yield Finding(("denylist", "store"), str(exc))
     if parts.denylist.store.startswith("sqlite://"):
         folder = Path(parts.denylist.store.removeprefix("sqlite://")).parent
         if not folder.is_dir():
