@@ -125,6 +125,7 @@ class Cycle:
         else:
             if error.cause:
                 logger.error("%s", error.cause)
+            self.flush_head()
             self._connection.abandon(self)
 
     # --- request ----------------------------------------------------------------------------------------------------
@@ -218,6 +219,8 @@ class Cycle:
 
     def _start(self, status: int, headers: list[Header]) -> None:
         """Render the head. Framing is decided here: what the application says of the connection is not sent."""
+        if status not in STATUS_LINES:
+            raise RuntimeError(f"{status} is not the status of a final response")
         parts = [STATUS_LINES[status]]
         version = self.scope["http_version"]
         for name, value in headers:
@@ -280,6 +283,8 @@ class Cycle:
         self._state = _STREAMING
         if not more:
             self._state = _DONE
+            if self._waiter is not None:
+                self._wake()  # it is told of the end
             self._connection.response_done(self)
 
     def _write_chunk(self, body: bytes, more: bool) -> None:
