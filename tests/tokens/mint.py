@@ -40,7 +40,7 @@ def private_key(kid: str) -> PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
-def public_jwk(kid: str, **members: Any) -> dict[str, Any]:
+def public_jwk(kid: str, /, **members: Any) -> dict[str, Any]:
     """The public half as a JWK, with further members; one given as None is left out."""
     public = private_key(kid).public_key()
     jwk: dict[str, Any]

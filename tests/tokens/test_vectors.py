@@ -1,7 +1,8 @@
 """Published vectors against the verifier: Wycheproof, the JOSE cookbook (RFC 7520, RFC 7797) and RFC 8037.
 
-They lie outside the repository; `GATEWAY_VECTORS` names the folder where it is not `../shared/vectors`. Hardly any payload
-is a claims set, so they are checked as the verifier checks a signature: strict reading, then the keys that may have signed.
+They lie outside the repository; `GATEWAY_VECTORS` names the folder where it is not `../shared/vectors`. Hardly any
+payload is a claims set, so they are checked as the verifier checks a signature: strict reading, then the keys that may
+have signed.
 """
 
 from __future__ import annotations
