@@ -28,7 +28,7 @@ from gateway.keys.notation import decode_base64url, parse_object
 MAX_KEYS = 100  # real sets have fewer than ten; each costs some 50 µs to build
 MAX_CANDIDATES = 8  # signatures computed for one token, when it names no key or several keys share a name
 RSA_BITS = range(2048, 8192 + 1)  # RFC 7518 §3.3; larger keys let a forger buy much CPU with few bytes
-_RSA_EXPONENTS = range(3, 2**64)
+_RSA_EXPONENTS = range(3, 2**64)  # the usual one is 65537; a long one makes each signature costly
 
 Check = Callable[[bytes, bytes], bool]
 """Whether a signature (second) over a signing input (first) holds."""
@@ -140,9 +140,11 @@ def _parse_key(jwk: Any, accepted: frozenset[str]) -> VerificationKey:
     checks = _bind(_build(jwk, kty), jwk)
     named = jwk.get("alg")
     if named is not None:
+        if not isinstance(named, str):
+            raise ValueError("alg is not a string")
         own = _ED25519 if named in _ED25519 else {named}
         if own.isdisjoint(checks):
-            raise ValueError(f"alg {str(named)[:32]!a} does not fit the key")
+            raise ValueError(f"alg {named[:32]!a} does not fit the key")
         checks = {name: check for name, check in checks.items() if name in own}
     checks = {name: check for name, check in checks.items() if name in accepted}
     if not checks:

@@ -145,12 +145,17 @@ class RefreshedKeys:
 
     async def find(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
         """As `known`, after a load if the key is not at hand and the cooldown allows one."""
-        if self.key_set is not None:
-            keys = self.key_set.candidates(kid, alg)
-            if keys or kid in self.key_set.kids:  # a key that is here under another algorithm needs no looking for
-                return keys
-        if self._flight is not None or self._clock.monotonic() >= self._ask_again_at:
-            await self._join(asked=True)
+        for _ in range(2):  # a load that runs already may have begun before the key was published: then one of our own
+            if self.key_set is not None:
+                keys = self.key_set.candidates(kid, alg)
+                if keys or kid in self.key_set.kids:  # a key that is here under another algorithm needs no looking for
+                    return keys
+            own = self._flight is None
+            if own and self._clock.monotonic() < self._ask_again_at:
+                break
+            await self._join(asked=own)
+            if own:
+                break
         return self.known(kid, alg)
 
     async def run(self) -> None:
