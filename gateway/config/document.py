@@ -67,6 +67,13 @@ class _TreeLoader(_Loader):  # type: ignore[misc]  # one of two classes of PyYAM
         return _PLAIN if kind is yaml.ScalarNode and implicit[0] else _QUOTED
 
 
+def _is_file_reference(node: yaml.Node) -> bool:
+    """Whether a node is written `{file: path}`."""
+    return isinstance(node, yaml.MappingNode) and [
+        (key.value, type(value)) for key, value in node.value if isinstance(key, yaml.ScalarNode)
+    ] == [("file", yaml.ScalarNode)]
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where something stands; counted from 0, the end is exclusive."""
@@ -220,8 +227,11 @@ class Document:
             message = str(getattr(exc, "problem", None) or exc)
         context = getattr(exc, "context", None)
         hint = f"{context}" if context and getattr(exc, "problem", None) else ""
-        if "\t" in (self._lines[line] if line < len(self._lines) else ""):
+        source = self._lines[line] if line < len(self._lines) else ""
+        if "\t" in source:
             hint = "indent with spaces: YAML allows no tabs there"
+        elif "${" in source:
+            hint = "inside [ ] and { }, put ${…} in quotes"
         self._report((), Span(line, column, line, column + 1), f"not YAML: {message}", hint)
 
     def _find_secrets(self, root: yaml.Node) -> None:
@@ -243,7 +253,10 @@ class Document:
 
     def _hide(self, node: yaml.Node) -> None:
         """A secret written in the file; a variable's or a file's name is not one."""
-        if isinstance(node, yaml.ScalarNode) and not re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|", node.value):
+        if isinstance(node, yaml.ScalarNode):
+            if not re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|", node.value):
+                self._secrets.append(_span(node))
+        elif not _is_file_reference(node):
             self._secrets.append(_span(node))
 
     # --- values -----------------------------------------------------------------------------------------------------

@@ -160,7 +160,8 @@ def _read_secret_files(document: Document, value: Any, base: Path, place: Place 
             except (OSError, ValueError) as exc:
                 reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
                 document.faulty.add(here)
-                document.problems.append(document.problem((*here, "file"), reason, "write {file: path} or ${NAME}"))
+                at = (*here, "file") if document.stands((*here, "file")) else here
+                document.problems.append(document.problem(at, reason, "write {file: path} or ${NAME}"))
         else:
             _read_secret_files(document, item, base, here)
 

@@ -36,7 +36,7 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds > 120 and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds / _SECONDS[unit])}{unit}"
-    return f"{round(seconds, 3):g}s" if seconds < 100_000 else f"{round(seconds)}s"
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def format_size(count: int) -> str:
