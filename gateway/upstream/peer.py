@@ -86,7 +86,7 @@ class Peers:
     def _from_report(self, peer: Peer, reported: list[Header]) -> Peer:
         """What the trusted proxy says, field by field; whatever is unreadable is as if it were absent."""
         addresses = _values(reported, b"x-forwarded-for")
-        elements = _values(reported, b"forwarded")
+        elements = _elements(reported)
         if addresses or not elements:
             scheme, host = _last(reported, b"x-forwarded-proto").lower(), _last(reported, b"x-forwarded-host")
             chain, _ = self._verified(peer.client_ip, [_parse_node(value) for value in addresses])
@@ -140,8 +140,21 @@ def _forwarded(chain: list[str], scheme: bytes, host: bytes) -> bytes:
 
 
 def _values(reported: list[Header], name: bytes) -> list[bytes]:
-    """The list members of every field of this name, in order; commas inside quotes do not separate."""
-    return [member.strip() for found, value in reported if found == name for member in _ELEMENT.findall(value)]
+    """The list members of every field of this name, in order, empty ones ignored (RFC 9110 §5.6.1)."""
+    members = [member.strip() for found, value in reported if found == name for member in value.split(b",")]
+    return [member for member in members if member]
+
+
+def _elements(reported: list[Header]) -> list[bytes]:
+    """The elements of every Forwarded field; none at all if a quote is left open or anything is escaped.
+
+    A stranger's open quote could otherwise swallow the element that the trusted proxy put behind it.
+    """
+    values = [value for found, value in reported if found == b"forwarded"]
+    if any(value.count(b'"') % 2 or b"\\" in value for value in values):
+        return []
+    members = [member.strip() for value in values for member in _ELEMENT.findall(value)]
+    return [member for member in members if member]
 
 
 def _last(reported: list[Header], name: bytes) -> bytes:

@@ -83,7 +83,7 @@ class ScriptedUpstream:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=5)
+            pending = (await asyncio.wait(self._tasks, timeout=5))[1]
             assert not pending, "a script did not end: the gateway left its connection open"
 
     @property
@@ -104,10 +104,10 @@ class ScriptedUpstream:
 
 @asynccontextmanager
 async def serving(
-    script: Callable[[Talk], Awaitable[None]], tls: ssl.SSLContext | None = None, **config: Any
+    script: Callable[[Talk], Awaitable[None]], server_tls: ssl.SSLContext | None = None, **config: Any
 ) -> AsyncIterator[tuple[ScriptedUpstream, Upstream]]:
     """A scripted upstream and the gateway's view of it; `config` as in the YAML."""
-    async with ScriptedUpstream(script, tls) as server:
+    async with ScriptedUpstream(script, server_tls) as server:
         upstream = Upstream("u", UpstreamConfig(endpoints=(server.url,), **config))
         try:
             yield server, upstream

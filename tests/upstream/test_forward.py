@@ -1,4 +1,4 @@
-"""One request to a scripted upstream and back: what the upstream saw, what the client got, what became of the connection."""
+"""One request to a scripted upstream and back: what it saw, what the client got, what became of the connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -393,7 +393,7 @@ async def test_a_connection_lost_while_waiting_for_the_body_is_replaced_for_any_
 
 
 async def test_the_body_is_asked_for_only_once_a_connection_is_there() -> None:
-    """`Expect: 100-continue` is answered by asking, so an upstream that cannot be reached costs the client no upload."""
+    """`Expect: 100-continue` is answered by asking, so an unreachable upstream costs the client no upload."""
     async with serving(replying()) as (_, upstream):
         pass  # closed: nobody listens there any more
     client = Client(b"body")

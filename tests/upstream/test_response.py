@@ -1,5 +1,7 @@
 """How a response is framed, and what is refused because it could be read in two ways."""
 
+from itertools import pairwise
+
 import h11
 import pytest
 from hypothesis import given
@@ -131,7 +133,7 @@ def _feed(pieces: list[bytes]) -> tuple[bytes, ChunkedBody]:
 
 def _cut(data: bytes, at: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in pairwise(edges) if start < end]
 
 
 _EXTENSIONS = st.sampled_from([b"", b";a", b" ;a=b", b';a="\xff b"', b"\t;x"])
