@@ -19,9 +19,8 @@ from gateway.admin import create_admin
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
-from gateway.denylist.opening import open_store
 from gateway.denylist.replica import Replica
-from gateway.denylist.store import Store
+from gateway.denylist.store import Store, open_store
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange

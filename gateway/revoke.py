@@ -10,9 +10,8 @@ from gateway.config.checks import suggestion
 from gateway.config.quantities import format_duration
 from gateway.config.schema import Config
 from gateway.denylist.grammar import Entry, key_for, make_entry
-from gateway.denylist.opening import open_store
 from gateway.denylist.replica import Replica
-from gateway.denylist.store import Store
+from gateway.denylist.store import Store, open_store
 
 T = TypeVar("T")
 _DEADLINE_S = 10.0  # for everything: connecting, asking a Sentinel, the command itself

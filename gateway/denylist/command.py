@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from gateway.config.schema import Denylist
 from gateway.denylist.grammar import Entry
-from gateway.denylist.store import open_store
 from gateway.denylist.replica import Replica
+from gateway.denylist.store import open_store
 
 
 async def revoke(config: Denylist, entry: Entry) -> None:

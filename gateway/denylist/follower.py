@@ -27,7 +27,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.denylist.grammar import is_by_time
 from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
@@ -55,11 +55,8 @@ class Rules:
     monotonic: Callable[[], float]
 
 
-class Found(NamedTuple):
-    """One key as a server has it: its value where that was asked for, and PTTL in milliseconds."""
-
-    value: str | None
-    ttl_ms: int
+Found = tuple[str | None, int]
+"""One key as a server has it: its value where that was asked for, and PTTL in milliseconds."""
 
 
 class Follower:
@@ -301,11 +298,13 @@ class Follower:
             await self._take_in_all(batch, await link.execute(*self._reads(batch, with_values=False)))
 
     async def _take_in_all(self, keys: list[str], replies: list[Reply]) -> None:
+        """Take in one page of a scan."""
         found = await self._found(keys, replies, with_values=False)
         now = self._rules.wall()
+        put, mark = self._replica.put, self._mark
         for key, (value, ttl_ms) in zip(keys, found, strict=True):
             if ttl_ms != _GONE:
-                self._take_in(key, value, ttl_ms, now)
+                put(key, value, None if ttl_ms < 0 else now + ttl_ms / 1000, mark)
 
     async def _settle(self, link: Link, mark: int, history: History) -> bool:
         is_everything = self.slots is ALL_SLOTS or len(self.slots) == len(ALL_SLOTS)
@@ -381,13 +380,12 @@ class Follower:
         for key in keys:
             value = next(answers) if with_values or is_by_time(key) else None
             ttl_ms = next(answers)
-            if isinstance(ttl_ms, ReplyError):
+            if type(ttl_ms) is ReplyError:
                 if ttl_ms.code not in ("MOVED", "ASK"):
                     raise ttl_ms
-                found.append(await self._read_elsewhere(key, ttl_ms))
-            else:
-                # A key of another type has no value that could be a moment: it denies everything.
-                found.append(Found(value if isinstance(value, str) else None, ttl_ms))
+                value, ttl_ms = await self._read_elsewhere(key, ttl_ms)
+            # A key of another type has no value that could be a moment: it denies everything.
+            found.append((value if type(value) is str else None, ttl_ms))
         return found
 
 

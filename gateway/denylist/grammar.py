@@ -95,7 +95,7 @@ def parse_key(key: str) -> tuple[Kind, str, str] | None:
 
 def is_by_time(key: str) -> bool:
     """Whether the value of this key counts; otherwise its presence alone denies."""
-    return key.partition(":")[0] in BY_TIME
+    return key.startswith(("subject:", "client:", "issuer:"))
 
 
 def cutoff(value: str | bytes | None) -> float:

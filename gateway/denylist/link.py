@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Never
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Never, cast
 
 import hiredis
 
@@ -71,7 +71,7 @@ class Link(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Reply]] = loop.create_future()
         self._waiting.append((len(commands), [], done))
-        self._transport.write(b"".join([hiredis.pack_command(_encoded(command)) for command in commands]))
+        self._transport.write(_packed(commands))
         # Not `asyncio.timeout`: after a stall of this process it would cancel although the reply is already here.
         timer = loop.call_later(self._timeout_s, self._expire, done)
         try:
@@ -99,8 +99,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to their callers and push frames to `on_push`, in the order in which they came."""
@@ -197,6 +196,14 @@ async def _greet(link: Link, credentials: Credentials, db: int, resp3: bool) -> 
         await link.call("SELECT", db)
 
 
-def _encoded(command: Command) -> Any:  # hiredis declares a tuple of one
+def _packed(commands: Iterable[Command]) -> bytes:
+    pack: Callable[[Any], bytes] = hiredis.pack_command  # declared for tuples of one
+    try:
+        return b"".join([pack(command) for command in commands])
+    except UnicodeEncodeError:
+        return b"".join([pack(_escaped(command)) for command in commands])
+
+
+def _escaped(command: Command) -> Command:
     # hiredis encodes strictly, but a key may hold any bytes: they came in by the same escape.
     return tuple([part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in command])

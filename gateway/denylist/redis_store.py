@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, cast
 
 from gateway.config.schema import Denylist
 from gateway.denylist.address import Endpoint, parse_redis
+from gateway.denylist.contract import StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.follower import Follower, Found, Rules
 from gateway.denylist.grammar import Entry, parse_key
 from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
@@ -22,7 +23,6 @@ from gateway.denylist.lookups import Lookups
 from gateway.denylist.replica import Replica
 from gateway.denylist.slots import SLOTS, Coverage, slot_of
 from gateway.denylist.snapshot import Snapshot
-from gateway.denylist.contract import StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.topology import Masters, Topology
 
 _MOST_HOPS: Final = 5
@@ -264,7 +264,7 @@ class RedisStore:
         value, ttl_ms = await self._redirected(error, ("GET", whole), ("PTTL", whole))
         if isinstance(ttl_ms, ReplyError):
             raise ttl_ms
-        return Found(value if isinstance(value, str) else None, ttl_ms)
+        return (value if isinstance(value, str) else None), ttl_ms
 
     async def _list(self, link: Link, kind: str | None, issuer: str | None) -> AsyncIterator[Entry]:
         start = len(self._rules.prefix)

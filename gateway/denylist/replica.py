@@ -41,18 +41,31 @@ def _shards() -> _Shards:
     return [{} for _ in range(_SHARDS)]
 
 
+class _Group:
+    """All entries of one kind and issuer."""
+
+    __slots__ = ("is_by_time", "kind", "shards", "size", "start")
+
+    def __init__(self, kind: Kind, issuer: str) -> None:
+        self.kind = kind
+        self.is_by_time = kind in BY_TIME
+        self.shards = _shards()
+        self.size = 0
+        self.start = f"issuer:{issuer}" if kind == "issuer" else f"{kind}:{issuer}:"  # of every key
+
+
 class _Denied:
-    """All entries of one issuer."""
+    """All entries of one issuer: the shards of its groups, by kind, as `find` needs them."""
 
     __slots__ = ("client", "issuer", "key", "session", "subject", "token")
 
-    def __init__(self) -> None:
-        self.token = _shards()
-        self.session = _shards()
-        self.subject = _shards()
-        self.client = _shards()
-        self.key = _shards()
-        self.issuer = _shards()
+    def __init__(self, groups: dict[Kind, _Group]) -> None:
+        self.token = groups["token"].shards
+        self.session = groups["session"].shards
+        self.subject = groups["subject"].shards
+        self.client = groups["client"].shards
+        self.key = groups["key"].shards
+        self.issuer = groups["issuer"].shards
 
 
 class Known(NamedTuple):
@@ -86,12 +99,12 @@ class Replica:
         self._monotonic = monotonic
         self._contact = -math.inf
         self._issuers: dict[str, _Denied] = {}
-        self._sizes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._groups: dict[str, dict[str, _Group]] = {kind: {} for kind in KINDS}
         self._mark = 0
         self._shared: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return sum(self._sizes.values())
+        return sum(group.size for group in self._all_groups())
 
     # --- asked by requests -------------------------------------------------------------------------------------------
 
@@ -164,8 +177,8 @@ class Replica:
 
     def samples(self) -> Iterator[Sample]:
         """Entries by kind, staleness, whether loaded, and everything of `Status`."""
-        for kind, size in self._sizes.items():
-            yield Sample("gateway_denylist_entries", {"kind": kind}, size)
+        for kind, groups in self._groups.items():
+            yield Sample("gateway_denylist_entries", {"kind": kind}, sum(group.size for group in groups.values()))
         yield Sample("gateway_denylist_staleness_seconds", {}, self.staleness_s(self._monotonic()))
         yield Sample("gateway_denylist_loaded", {}, float(self.loaded))
         yield from self.status.samples()
@@ -183,23 +196,23 @@ class Replica:
 
         `expires_at` is in epoch seconds; None: never.
         """
-        parsed = parse_key(key)
-        if parsed is None:
-            self.status.count("ignored_keys")
-            return False
-        kind, issuer, ident = parsed
-        denied = self._issuers.get(issuer)
-        if denied is None:
-            denied = self._issuers[issuer] = _Denied()
+        kind, _, rest = key.partition(":")
+        issuer, _, ident = rest.partition(":")
+        try:
+            group = self._groups[kind][issuer]
+        except KeyError:
+            if (group := self._new_group(key)) is None:  # type: ignore[assignment]  # then `put` ends
+                self.status.count("ignored_keys")
+                return False
         seconds = _NEVER if expires_at is None else math.ceil(expires_at)
         packed = seconds << _MARK_BITS | mark
-        if kind in BY_TIME:
+        if group.is_by_time:
             packed |= _cutoff_ms(cutoff(value)) << _CUTOFF_SHIFT
         else:
             packed = self._share(packed)
-        shard: dict[str, int] = getattr(denied, kind)[hash(ident) >> _SHIFT]
+        shard = group.shards[hash(ident) >> _SHIFT]
         if ident not in shard:
-            self._sizes[kind] += 1
+            group.size += 1
         shard[ident] = packed
         self.version += 1
         return True
@@ -211,25 +224,18 @@ class Replica:
 
     def remove(self, key: str) -> bool:
         """Forget one entry; False if there was none."""
-        parsed = parse_key(key)
-        denied = self._issuers.get(parsed[1]) if parsed else None
-        if parsed is None or denied is None:
+        shard, ident, group = self._place(key)
+        if group is None or shard.pop(ident, None) is None:
             return False
-        kind, _, ident = parsed
-        if getattr(denied, kind)[hash(ident) >> _SHIFT].pop(ident, None) is None:
-            return False
-        self._sizes[kind] -= 1
+        group.size -= 1
         self.version += 1
         return True
 
     def known(self, key: str) -> Known | None:
         """The entry of a key, ended or not; None if there is none."""
-        parsed = parse_key(key)
-        denied = self._issuers.get(parsed[1]) if parsed else None
-        if parsed is None or denied is None:
-            return None
-        packed = getattr(denied, parsed[0])[hash(parsed[2]) >> _SHIFT].get(parsed[2])
-        return None if packed is None else _known(parsed[0], key, packed)
+        shard, ident, group = self._place(key)
+        packed = shard.get(ident)
+        return None if packed is None or group is None else _known(group.kind, key, packed)
 
     def mark(self, key: str, mark: int) -> None:
         """Note that this load has decided to keep an entry it did not see."""
@@ -238,43 +244,62 @@ class Replica:
 
     def unmarked(self, mark: int, is_owned: Callable[[str], bool] | None = None) -> Iterator[list[str]]:
         """Keys the load of this mark has not seen, in slices, empty ones too, so that the caller can take turns."""
-        for kind, issuer, shard in self._all_shards():
-            start = f"{kind}:{issuer}" if kind == "issuer" else f"{kind}:{issuer}:"
-            for slice_ in _slices(shard):
-                keys = [f"{start}{ident}" for ident, packed in slice_ if packed & _MARK_MASK != mark]
+        for group in self._all_groups():
+            for slice_ in _slices(group):
+                keys = [group.start + ident for ident, packed in slice_ if packed & _MARK_MASK != mark]
                 yield keys if is_owned is None else [key for key in keys if is_owned(key)]
 
     def everything(self) -> Iterator[list[Known]]:
         """All entries in slices of a few thousand; changes between two slices may or may not show."""
-        for kind, issuer, shard in self._all_shards():
-            start = f"{kind}:{issuer}" if kind == "issuer" else f"{kind}:{issuer}:"
-            for slice_ in _slices(shard):
-                yield [_known(kind, f"{start}{ident}", packed) for ident, packed in slice_]
+        for group in self._all_groups():
+            for slice_ in _slices(group):
+                yield [_known(group.kind, group.start + ident, packed) for ident, packed in slice_]
 
     def expire(self, now: float) -> Iterator[int]:
         """Free the entries that have ended, slice by slice; yields how many each time."""
-        for kind, _, shard in self._all_shards():
-            for slice_ in _slices(shard):
+        for group in self._all_groups():
+            for slice_ in _slices(group):
                 ended = [ident for ident, packed in slice_ if _expiry(packed) <= now]
                 for ident in ended:
                     # Between slices the entry may have gone, or come again with a longer life.
+                    shard = group.shards[hash(ident) >> _SHIFT]
                     if ident in shard and _expiry(shard[ident]) <= now:
                         del shard[ident]
-                        self._sizes[kind] -= 1
+                        group.size -= 1
                 yield len(ended)
 
-    def _all_shards(self) -> Iterator[tuple[Kind, str, dict[str, int]]]:
-        for issuer, denied in list(self._issuers.items()):
-            for kind in KINDS:
-                for shard in getattr(denied, kind):
-                    if shard:
-                        yield kind, issuer, shard
+    # --- where an entry stands ---------------------------------------------------------------------------------------
+
+    def _all_groups(self) -> list[_Group]:
+        return [group for groups in self._groups.values() for group in groups.values()]
+
+    def _place(self, key: str) -> tuple[dict[str, int], str, _Group | None]:
+        """The shard that would hold this key's entry, the id in it, and its group; None if there can be no entry."""
+        kind, _, rest = key.partition(":")
+        issuer, _, ident = rest.partition(":")
+        group = self._groups.get(kind, {}).get(issuer)
+        return ({}, "", None) if group is None else (group.shards[hash(ident) >> _SHIFT], ident, group)
+
+    def _new_group(self, key: str) -> _Group | None:
+        """The group of the first key of an issuer; None if the key is none of ours."""
+        parsed = parse_key(key)
+        if parsed is None:
+            return None
+        kind, issuer, _ = parsed
+        groups: dict[Kind, _Group] = {each: _Group(each, issuer) for each in KINDS}
+        for each, group in groups.items():
+            self._groups[each][issuer] = group
+        self._issuers[issuer] = _Denied(groups)
+        return groups[kind]
 
 
-def _slices(shard: dict[str, int]) -> Iterator[list[tuple[str, int]]]:
-    items = list(shard.items())
-    for start in range(0, len(items), _SLICE):
-        yield items[start : start + _SLICE]
+def _slices(group: _Group) -> Iterator[list[tuple[str, int]]]:
+    """The entries of a group in parts of at most a few thousand; one shard at a time is copied."""
+    for shard in group.shards:
+        if shard:
+            items = list(shard.items())
+            for start in range(0, len(items), _SLICE):
+                yield items[start : start + _SLICE]
 
 
 def _expiry(packed: int) -> int:

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.config.schema import Denylist
+from gateway.denylist.contract import StoreError, StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.database import Change, Database
 from gateway.denylist.grammar import Entry, parse_key
 from gateway.denylist.lookups import Lookups
 from gateway.denylist.replica import Known, Replica
 from gateway.denylist.slots import ALL_SLOTS, Coverage, History
 from gateway.denylist.snapshot import Snapshot
-from gateway.denylist.contract import StoreError, StoreRefused, StoreUnavailable, sweep
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class SqliteStore:
         """Take in what changed after `sequence`; the new sequence, or None if the list does not reach back so far."""
         heard = self._monotonic()
         while True:
-            changes = await self._watch_thread(lambda: self._reader.changes_after(sequence, _PAGE))
+            changes = await self._watch_thread(partial(self._reader.changes_after, sequence, _PAGE))
             if changes is None:
                 return None
             newer, rows = changes
@@ -160,7 +160,7 @@ class SqliteStore:
         sequence = await self._watch_thread(self._reader.sequence)
         self._mark = self._replica.next_mark()
         after = ""
-        while rows := await self._watch_thread(lambda: self._reader.page(after, _PAGE)):
+        while rows := await self._watch_thread(partial(self._reader.page, after, _PAGE)):
             now = self._wall()
             for row in rows:
                 if row.expires_at is None or row.expires_at > now:
@@ -217,8 +217,9 @@ class SqliteStore:
         while True:
             await asyncio.sleep(_TIDY_S)
             try:
-                while await self._command(lambda: self._writer.delete_ended(self._wall(), _PAGE)):
-                    await asyncio.sleep(0)
+                is_more = True
+                while is_more:
+                    is_more = await self._command(partial(self._writer.delete_ended, self._wall(), _PAGE))
             except StoreError as fault:
                 _log.info("denylist: ended entries were not deleted: %s", fault)
 
@@ -237,7 +238,7 @@ class SqliteStore:
     async def entries(self, kind: str | None = None, issuer: str | None = None) -> AsyncIterator[Entry]:
         """All entries, or those of a kind or issuer, sorted by key. Raises `StoreError`."""
         after = ""
-        while rows := await self._command(lambda: self._writer.page(after, _PAGE)):
+        while rows := await self._command(partial(self._writer.page, after, _PAGE)):
             now = self._wall()
             for row in rows:
                 parsed = parse_key(row.key)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from gateway.config.schema import Denylist
+from gateway.denylist.contract import Store, StoreError, StoreRefused, StoreUnavailable
 from gateway.denylist.redis_store import RedisStore
 from gateway.denylist.replica import Replica
 from gateway.denylist.sqlite_store import SqliteStore
-from gateway.denylist.contract import Store, StoreError, StoreRefused, StoreUnavailable
 
 __all__ = ["Store", "StoreError", "StoreRefused", "StoreUnavailable", "open_store"]
 
