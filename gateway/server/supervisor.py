@@ -210,5 +210,6 @@ class Supervisor:
                 self._forward(signal.SIGKILL)
                 deadline = float("inf")
             self._wait(0.1)
-        killed = [place for place in self._places if place.process is not None and place.process.exitcode]
-        return 1 if killed else 0
+        # A worker that was still starting has no handler yet and simply ends by the signal.
+        orderly = (0, -signal.SIGTERM)
+        return 0 if all(place.process is None or place.process.exitcode in orderly for place in self._places) else 1

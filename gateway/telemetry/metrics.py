@@ -165,6 +165,7 @@ class Scrape:
         self._runtime = runtime
         self._sources = sources
         self._process = ProcessNumbers()
+        self._sharing = asyncio.Lock()
         self._file = runtime.directory / f"worker-{runtime.worker}.json"
         self._inherited = {key: value for key, value in _read(self._file).items() if is_cumulative(key[0])}
 
@@ -177,13 +178,15 @@ class Scrape:
         finally:
             _write(self._file, self._with_inherited(number(self._samples())))
 
-    async def _share(self) -> None:
-        numbers = await self._own()
-        await asyncio.to_thread(_write, self._file, numbers)
+    async def _share(self) -> Numbers:
+        async with self._sharing:  # or older numbers might replace newer ones
+            numbers = await self._own()
+            await asyncio.to_thread(_write, self._file, numbers)
+            return numbers
 
     async def exposition(self) -> bytes:
-        """The answer to a scrape."""
-        own = await self._own()
+        """The answer to a scrape. What it shows is shared first: no later answer of any worker shows less."""
+        own = await self._share()
         return await asyncio.to_thread(self._render, own)
 
     def _render(self, own: Numbers) -> bytes:
