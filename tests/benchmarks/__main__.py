@@ -49,9 +49,8 @@ def main(arguments: list[str]) -> int:
         if name != _COUNTS:
             results[name] = _WORKS[name](plan, results)
     counted = _counts(plan, options.store_baseline) if _COUNTS in names and peers.GATEWAY in chosen else None
-    run = report.Run(
-        started_at, rounds, round_s, _core_count(cores), programs.versions(), results, judge(results), counted
-    )
+    core_count, versions = len(cores.proxy | cores.load), programs.versions()
+    run = report.Run(started_at, rounds, round_s, core_count, versions, results, judge(results), counted)
     print(report.as_markdown(run))
     output = options.output or (None if options.quick or options.works or options.peers else _DOCS)
     if output:

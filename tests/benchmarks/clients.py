@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -205,9 +206,8 @@ class _Listener(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._request)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if not self.opened.done():

@@ -67,9 +67,9 @@ class Load:
             int(answer["requests"]), answer["duration_us"] / 1e6, float(answer["p50_us"]), float(answer["p99_us"])
         )
 
-    def client(self, name: str, port: int, token: str, within_s: float, **options: object) -> dict[str, float]:
+    def client(self, name: str, port: int, within_s: float, **options: object) -> dict[str, float]:
         """Run one of `clients` in a process of its own and give the figures it prints."""
-        arguments = json.dumps({"port": port, "token": token, **options})
+        arguments = json.dumps({"port": port, **options})
         return self._run([sys.executable, "-m", "tests.benchmarks.clients", name, arguments], within_s)
 
     def _run(self, command: list[str], within_s: float) -> dict[str, float]:

@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 import time
+from typing import cast
 
 import uvloop
 
@@ -31,8 +32,7 @@ class Origin(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the events."""

@@ -13,7 +13,7 @@ from tests.benchmarks.site import Process, Site, StartFailed, free_port, wait_un
 from tests.benchmarks.store import Store
 from tests.benchmarks.tokens import Algorithm
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 20.0
 _REVOKED_WITHIN_S = 2.0
 
 

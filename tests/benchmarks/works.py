@@ -140,8 +140,8 @@ def fixed_rate(plan: Plan, per_s: float) -> Result:
             seconds = plan.round_s + 1.0
             options = {"token_file": str(file), "per_s": per_s, "connections": _RATE_CONNECTIONS}
             if turn == 0:
-                stage.load.client("rate", running.port, "", 2.0, **options, seconds=1.0)
-            return stage.load.client("rate", running.port, "", seconds, **options, seconds=seconds)
+                stage.load.client("rate", running.port, 2.0, **options, seconds=1.0)
+            return stage.load.client("rate", running.port, seconds, **options, seconds=seconds)
 
         _alternate(plan, stage, fast_enough, result, ask)
     return result
@@ -157,7 +157,7 @@ def bulk(plan: Plan) -> Result:
             figures: Figures = {}
             for direction in ("download", "upload"):
                 before = measure.cpu_s(running.pid)
-                answer = stage.load.client(direction, running.port, token, 60.0, size=BULK_BYTES)
+                answer = stage.load.client(direction, running.port, 60.0, token=token, size=BULK_BYTES)
                 figures[f"{direction}_mb_s"] = answer["bytes_per_s"] / 1e6
                 figures[f"{direction}_cpu_s"] = measure.cpu_s(running.pid) - before
             return figures
@@ -174,7 +174,7 @@ def idle_connections(plan: Plan) -> Result:
     with _fixed_stage(plan, "ES256") as stage:
 
         def hold(running: Running, turn: int) -> Figures:
-            return stage.load.client("idle", running.port, token, 120.0, pid=running.pid, connections=count)
+            return stage.load.client("idle", running.port, 120.0, token=token, pid=running.pid, connections=count)
 
         # Memory once used is rarely given back: only the first round of a process means anything.
         _alternate(replace(plan, rounds=1), stage, plan.peers, result, hold)
@@ -189,8 +189,8 @@ def event_streams(plan: Plan) -> Result:
 
         def listen(running: Running, turn: int) -> Figures:
             seconds = max(3, round(plan.round_s) + 2)
-            options = {"pid": running.pid, "streams": STREAMS, "seconds": seconds}
-            return stage.load.client("events", running.port, token, seconds + 90.0, **options)
+            options = {"token": token, "pid": running.pid, "streams": STREAMS, "seconds": seconds}
+            return stage.load.client("events", running.port, seconds + 90.0, **options)
 
         _alternate(replace(plan, rounds=min(plan.rounds, 2)), stage, plan.peers, result, listen)
     return result

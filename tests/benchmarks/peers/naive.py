@@ -20,7 +20,17 @@ def _prepare(setting: Setting) -> Command:
         *("env", *(f"{name}={value}" for name, value in environment.items())),
         *(sys.executable, "-m", "uvicorn", "tests.benchmarks.peers.naive_app:create_app", "--factory"),
         *("--host", "127.0.0.1", "--port", str(setting.port), "--app-dir", _ROOT),
-        *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"),
+        *(
+            "--loop",
+            "uvloop",
+            "--http",
+            "httptools",
+            "--no-access-log",
+            "--timeout-keep-alive",
+            "300",
+            "--log-level",
+            "error",
+        ),
     ]
 
 
