@@ -7,6 +7,7 @@ what an unverified one claims is shown only as what it claims.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -215,6 +216,7 @@ async def _verify(
     if not rules:
         told.add("verify", "not checked: --offline, and the keys are on a server", *claimed, outcome="unknown")
         return None
+    await _load_keys(rules, raw)
     try:
         token = await Verifier(rules, TokenCache()).verify(raw, now)
         check_route(
@@ -238,6 +240,16 @@ async def _verify(
         return None
     told.add("verify", f"genuine, from issuer `{token.issuer}`, {token.alg}, key {token.kid or 'without id'}", *claimed)
     return token
+
+
+async def _load_keys(rules: Sequence[IssuerRules], raw: bytes) -> None:
+    """A running gateway has its keys already, so that an expired token is told from a forged one; here they load now."""
+    with contextlib.suppress(GatewayError):  # what is wrong with the token, or with the keys, is said by `verify`
+        unverified = parse_compact(raw)
+        issuer = parse_unverified_claims(unverified).get("iss")
+        for rule in rules:
+            if rule.issuer == issuer:
+                await rule.keys.find(unverified.unverified_header.kid, unverified.unverified_header.alg)
 
 
 def _claimed(raw: bytes, now: float) -> list[str]:

@@ -11,7 +11,7 @@ from gateway.config.quantities import format_duration
 from gateway.config.schema import Config
 from gateway.denylist.grammar import Entry, key_for, make_entry
 from gateway.denylist.replica import Replica
-from gateway.denylist.store import Store, open_store
+from gateway.denylist.store import Store, StoreError, open_store
 
 T = TypeVar("T")
 _DEADLINE_S = 10.0  # for everything: connecting, asking a Sentinel, the command itself
@@ -55,7 +55,7 @@ async def _at_store(config: Config, act: Callable[[Store], Awaitable[T]]) -> T:
             return await act(store)
     except TimeoutError as exc:
         raise RevokeFailed("the denylist's store did not answer in time") from exc
-    except OSError as exc:
-        raise RevokeFailed(f"the denylist's store cannot be reached: {exc.strerror or type(exc).__name__}") from exc
+    except StoreError as exc:
+        raise RevokeFailed(str(exc)) from exc
     finally:
         await store.close()

@@ -61,4 +61,5 @@ class DemoIssuer:
         except jwt.InvalidTokenError:
             return JSONResponse({"error": "invalid_token"}, status_code=401)
         await self._revoke(claims["jti"])
-        return JSONResponse({"logged_out": claims["sub"]})
+        # With a line end, because a terminal shows it.
+        return Response(json.dumps({"logged_out": claims["sub"]}) + "\n", media_type="application/json")
