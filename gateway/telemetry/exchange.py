@@ -1,8 +1,8 @@
 """One typed record per request: what is known when it ends, for the log line and the metrics.
 
-The pipeline makes one `Exchange` when a request comes in, every step writes the facts it establishes into it, and the record
-closes exactly once, also when the client goes away. It never holds a token, a query string or a header value other than the
-request id.
+The pipeline makes one `Exchange` when a request comes in, every step writes the facts it establishes into it, and the
+record closes exactly once, also when the client goes away. It never holds a token, a query string or a header value
+other than the request id.
 """
 
 from __future__ import annotations

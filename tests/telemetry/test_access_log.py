@@ -1,0 +1,216 @@
+"""One line per request: what it says, what it cannot be made to say, and that it never makes anybody wait."""
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.schema import AccessLog as AccessLogConfig
+from gateway.telemetry import access_log
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.exchange import Exchange
+
+NOW = 1_700_000_000.1239
+
+
+def _exchange(**facts: Any) -> Exchange:
+    known: dict[str, Any] = {
+        "started": 1.0,
+        "method": "GET",
+        "host": "api.example",
+        "path": "/api/orders",
+        "client": "192.0.2.7",
+        "request_id": "r1",
+        "status": 200,
+        "duration_s": 0.0021,
+    }
+    return Exchange(**(known | facts))
+
+
+def _log(destination: str = "off", **settings: Any) -> AccessLog:
+    return AccessLog(AccessLogConfig(destination=destination, **settings), b"k" * 32, clock=lambda: NOW)
+
+
+def _line(exchange: Exchange, **settings: Any) -> dict[str, Any]:
+    line = _log(**settings).render(exchange, NOW)
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    document: dict[str, Any] = json.loads(line)
+    return document
+
+
+def test_a_complete_line() -> None:
+    """Every fact of a proxied request, with times in milliseconds."""
+    line = _line(
+        _exchange(
+            route="api",
+            issuer="main",
+            subject="user-17",
+            upstream="orders",
+            endpoint="127.0.0.1:9001",
+            connect_s=0.0005,
+            head_s=0.0015,
+            bytes_in=3,
+            bytes_out=5,
+            retried=True,
+        )
+    )
+    assert line.pop("subject") not in ("", "user-17")
+    assert line == {
+        "time": "2023-11-14T22:13:20.123Z",
+        "request_id": "r1",
+        "client": "192.0.2.7",
+        "method": "GET",
+        "host": "api.example",
+        "path": "/api/orders",
+        "route": "api",
+        "status": 200,
+        "duration_ms": 2.1,
+        "bytes_in": 3,
+        "bytes_out": 5,
+        "upstream": "orders",
+        "endpoint": "127.0.0.1:9001",
+        "head_ms": 1.5,
+        "connect_ms": 0.5,
+        "retried": True,
+        "issuer": "main",
+    }
+
+
+def test_a_refused_request() -> None:
+    """The code that the client saw and the cause that it did not; nothing of what never happened."""
+    line = _line(_exchange(status=401, code="token_invalid", cause="bad signature"))
+    assert (line["code"], line["cause"]) == ("token_invalid", "bad signature")
+    assert not {"upstream", "endpoint", "issuer", "subject", "head_ms", "connect_ms", "retried"} & line.keys()
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_no_client_can_write_a_second_line(host: str, path: str, request_id: str, subject: str) -> None:
+    """Whatever a request holds, its line is one JSON document on one line of ASCII."""
+    log = _log(subject="plain")
+    line = log.render(
+        _exchange(host=host, path=path, request_id=request_id, issuer="main", subject=subject, client=host), NOW
+    )
+    assert line.isascii()
+    assert line.count("\n") == 1
+    assert json.loads(line)["path"].startswith(path[:1000])
+
+
+def test_long_texts_are_cut() -> None:
+    """A path of 30 KB does not become a line of 30 KB."""
+    assert len(_log().render(_exchange(path="/" + "a" * 30_000), NOW)) < 2_000
+
+
+@pytest.mark.parametrize(("setting", "shown"), [("plain", "user-17"), ("none", None)])
+def test_the_subject_appears_as_configured(setting: str, shown: str | None) -> None:
+    """As it is, or not at all."""
+    assert _line(_exchange(issuer="main", subject="user-17"), subject=setting).get("subject") == shown
+
+
+def test_a_digest_is_the_same_for_all_workers_of_one_run_only() -> None:
+    """Equal keys give equal digests; another start of the gateway, another key, other digests."""
+    exchange = _exchange(issuer="main", subject="user-17")
+    config = AccessLogConfig(destination="off")
+    first, second, other = (
+        json.loads(AccessLog(config, key).render(exchange, NOW))["subject"] for key in (b"k", b"k", b"other")
+    )
+    assert first == second != other
+    assert len(first) == 16
+
+
+async def _until_written(path: Path, lines: int) -> list[str]:
+    async with asyncio.timeout(10):
+        while not path.exists() or path.read_text().count("\n") < lines:
+            await asyncio.sleep(0.01)
+    return path.read_text().splitlines()
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_lines_are_written_in_order_and_the_last_ones_too(tmp_path: Path) -> None:
+    """What was recorded before the end is in the file after it."""
+    path = tmp_path / "access.log"
+    log = _log(str(path))
+    task = asyncio.create_task(log.run())
+    await asyncio.sleep(0)
+    for number in range(1000):
+        log.record(_exchange(path=f"/{number}"))
+    await _stop(task)
+    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == [f"/{n}" for n in range(1000)]
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
+    """Log rotation needs no signal: what follows a rename is in a new file."""
+    path = tmp_path / "access.log"
+    log = _log(str(path))
+    task = asyncio.create_task(log.run())
+    log.record(_exchange(path="/old"))
+    await _until_written(path, 1)
+    path.rename(tmp_path / "access.log.1")
+    log.record(_exchange(path="/new"))
+    assert '"/new"' in (await _until_written(path, 1))[0]
+    await _stop(task)
+
+
+@pytest.mark.asyncio
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop goes on, lines are dropped and counted, and the end comes all the same."""
+    monkeypatch.setattr(access_log, "PENDING_LINES", 100)
+    monkeypatch.setattr(access_log, "CLOSE_S", 0.2)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log = _log(str(path))
+        task = asyncio.create_task(log.run())
+        slowest = 0.0
+        for _ in range(400):
+            before = time.monotonic()
+            for _ in range(25):
+                log.record(_exchange())
+            slowest = max(slowest, time.monotonic() - before)
+            await asyncio.sleep(0)
+            if log.dropped:
+                break
+            await asyncio.sleep(0.005)
+        assert log.dropped > 0
+        assert slowest < 1.0, "recording waited for the pipe"
+        await asyncio.wait_for(_stop(task), 10)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_fails_is_counted(tmp_path: Path) -> None:
+    """Lines that cannot be written are lost, counted, and do not end the log: it goes on when the disk does."""
+    folder = tmp_path / "missing"
+    log = _log(str(folder / "access.log"))
+    task = asyncio.create_task(log.run())
+    log.record(_exchange(path="/lost"))
+    async with asyncio.timeout(10):
+        while {sample.name: sample.value for sample in log.samples()}["gateway_access_log_dropped_total"] < 1:
+            await asyncio.sleep(0.01)
+    folder.mkdir()
+    log.record(_exchange(path="/kept"))
+    assert '"/kept"' in (await _until_written(folder / "access.log", 1))[0]
+    await _stop(task)
+
+
+@pytest.mark.asyncio
+async def test_off_means_off() -> None:
+    """Nothing is rendered, nothing is kept, nothing runs."""
+    log = _log("off")
+    await log.run()
+    log.record(_exchange())
+    assert log.recorded == 0
