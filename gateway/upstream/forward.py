@@ -270,7 +270,7 @@ class _Conversation:
             task = connection.holder
             if not connection.stalled or task is None or task.uncancel() > 0:
                 raise
-            raise self._aborted("upstream_timeout", "the client did not read in time") from None
+            raise self._aborted("client_gone", "the client did not read in time") from None
         except Exception as error:
             if error is not connection.error:
                 raise  # the server's own, from `send`

@@ -231,13 +231,13 @@ class Connection(asyncio.Protocol):
         """End the exchange if one of its deadlines has passed (`now`: monotonic); called by the pool's sweep."""
         if now < self.read_deadline and now < self.write_deadline:
             return
-        self.pool.timed_out += 1
         self.read_deadline = self.write_deadline = _NEVER
         if self._waiter is None and self._drained is None and self.holder is not None:
             # Nothing of ours is being waited for: the client is not reading.
             self.stalled = True
             self.holder.cancel()
             return
+        self.pool.timed_out += 1
         self.fail(UpstreamTimeout(cause="no response head in time" if self.head is None else "silent inside the body"))
 
     async def _wait(self) -> None:

@@ -238,7 +238,11 @@ class Pool:
             raise UpstreamTimeout(
                 cause=f"{self.host}:{self.port}: no connection within {self._connect_s:g} s"
             ) from error
-        except OSError as error:  # refused, unreachable, unknown host, TLS failure
+        except (
+            OSError,
+            UnicodeError,
+            OverflowError,
+        ) as error:  # refused, unreachable, TLS failure; no such name or port
             self.failed += 1
             raise ConnectFailed(cause=f"{self.host}:{self.port}: {type(error).__name__}: {error}") from error
         finally:

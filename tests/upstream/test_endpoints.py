@@ -90,6 +90,14 @@ async def test_a_refusing_endpoint_costs_no_request(free_port: Callable[[], int]
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("url", ["http://" + "a" * 64 + ".invalid:80", "http://127.0.0.1:99999"])
+async def test_an_address_that_cannot_exist_is_a_failed_connection(url: str) -> None:
+    """A label or a port too large is no crash, whatever the resolver raises."""
+    with pytest.raises(ConnectFailed):
+        await fetch(_upstream(url))
+
+
+@pytest.mark.asyncio
 async def test_an_endpoint_that_comes_back_is_used_again(free_port: Callable[[], int]) -> None:
     """With one endpoint there is no waiting for a back-off: the next request tries."""
     port = free_port()

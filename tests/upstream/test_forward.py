@@ -724,6 +724,7 @@ async def test_a_client_that_stops_reading_does_not_hold_a_connection_for_ever()
         await client.started.wait()
         await _until_late(upstream, task)
         assert await task == 0
+        assert (client.exchange.code, _pool(upstream).timed_out) == ("client_gone", 0)
         assert _pool(upstream).open_connections == 0
 
 
