@@ -238,11 +238,8 @@ class Pool:
             raise UpstreamTimeout(
                 cause=f"{self.host}:{self.port}: no connection within {self._connect_s:g} s"
             ) from error
-        except (
-            OSError,
-            UnicodeError,
-            OverflowError,
-        ) as error:  # refused, unreachable, TLS failure; no such name or port
+        # Refused, unreachable, TLS failure; a name that DNS cannot carry.
+        except (OSError, UnicodeError) as error:
             self.failed += 1
             raise ConnectFailed(cause=f"{self.host}:{self.port}: {type(error).__name__}: {error}") from error
         finally:

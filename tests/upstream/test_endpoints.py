@@ -90,11 +90,10 @@ async def test_a_refusing_endpoint_costs_no_request(free_port: Callable[[], int]
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("url", ["http://" + "a" * 64 + ".invalid:80", "http://127.0.0.1:99999"])
-async def test_an_address_that_cannot_exist_is_a_failed_connection(url: str) -> None:
-    """A label or a port too large is no crash, whatever the resolver raises."""
+async def test_a_name_that_cannot_exist_is_a_failed_connection() -> None:
+    """A label too long for DNS is no crash, whatever the resolver raises."""
     with pytest.raises(ConnectFailed):
-        await fetch(_upstream(url))
+        await fetch(_upstream("http://" + "a" * 64 + ".invalid:80"))
 
 
 @pytest.mark.asyncio
