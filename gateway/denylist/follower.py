@@ -34,7 +34,7 @@ from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
 from gateway.denylist.replica import Replica
 from gateway.denylist.slots import ALL_SLOTS, Coverage, History, slot_of
 
-_SCAN_COUNT: Final = 1000
+_SCAN_COUNT: Final = 500
 _BATCH: Final = 500
 _HEARTBEAT_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.05

@@ -31,7 +31,7 @@ _EXPIRY_MASK: Final = (1 << 41) - 1
 _CUTOFF_SHIFT: Final = 57
 _NEVER: Final = 1 << 40  # seconds: thirty thousand years
 _ALWAYS: Final = (1 << 50) - 1  # milliseconds: likewise
-_SLICE: Final = 4000
+_SLICE: Final = 1000
 _SHARED_NUMBERS: Final = 1 << 17
 
 _Shards = list[dict[str, int]]
@@ -250,7 +250,7 @@ class Replica:
                 yield keys if is_owned is None else [key for key in keys if is_owned(key)]
 
     def everything(self) -> Iterator[list[Known]]:
-        """All entries in slices of a few thousand; changes between two slices may or may not show."""
+        """All entries, a thousand at a time; changes between two slices may or may not show."""
         for group in self._all_groups():
             for slice_ in _slices(group):
                 yield [_known(group.kind, group.start + ident, packed) for ident, packed in slice_]
@@ -294,12 +294,13 @@ class Replica:
 
 
 def _slices(group: _Group) -> Iterator[list[tuple[str, int]]]:
-    """The entries of a group in parts of at most a few thousand; one shard at a time is copied."""
+    """The entries of a group, a thousand at a time: about a millisecond of work for whoever takes them."""
     for shard in group.shards:
         if shard:
-            items = list(shard.items())
-            for start in range(0, len(items), _SLICE):
-                yield items[start : start + _SLICE]
+            idents = list(shard)
+            for start in range(0, len(idents), _SLICE):
+                part = idents[start : start + _SLICE]
+                yield [(ident, shard[ident]) for ident in part if ident in shard]
 
 
 def _expiry(packed: int) -> int:
