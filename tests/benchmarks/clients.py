@@ -25,6 +25,7 @@ from tests.benchmarks.site import raise_file_limit
 
 _CHUNK_BYTES = 256 * 1024
 _TIMEOUT_S = 60.0
+_OPENED_AT_ONCE = 50
 _EVENT = re.compile(rb"data: (\d+\.\d+)\n\n")
 
 
@@ -173,11 +174,13 @@ async def _listen(port: int, token: str, pid: int, streams: int, seconds: int) -
     delays: list[float] = []
     # The streams outlive the measured time, so that opening and closing them is not part of it.
     request = _request(port, f"/api/events/{seconds + 60}", token)
-    listeners = []
-    for _ in range(streams):
-        listener = (await loop.create_connection(lambda: _Listener(request, delays), "127.0.0.1", port))[1]
-        await asyncio.wait_for(listener.opened, _TIMEOUT_S)
-        listeners.append(listener)
+    listeners: list[_Listener] = []
+    while len(listeners) < streams:
+        batch = [_Listener(request, delays) for _ in range(min(_OPENED_AT_ONCE, streams - len(listeners)))]
+        for listener in batch:
+            await loop.create_connection(lambda listener=listener: listener, "127.0.0.1", port)  # type: ignore[misc]
+        await asyncio.wait_for(asyncio.gather(*(listener.opened for listener in batch)), _TIMEOUT_S)
+        listeners += batch
     await asyncio.sleep(1.0)
     delays.clear()
     cpu_before, started = measure.cpu_s(pid), time.perf_counter()

@@ -74,17 +74,13 @@ class Load:
 
     def _run(self, command: list[str], within_s: float) -> dict[str, float]:
         cores = ",".join(map(str, sorted(self.cores.load)))
-        done = subprocess.run(
-            ["taskset", "--cpu-list", cores, *command],
-            timeout=within_s + _GRACE_S,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        name, pinned = Path(command[0]).name, ["taskset", "--cpu-list", cores, *command]
+        try:
+            done = subprocess.run(pinned, timeout=within_s + _GRACE_S, check=False, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            raise LoadFailed(f"{name} was not done after {within_s + _GRACE_S:g} s") from None
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode != 0 or not lines:
-            raise LoadFailed(
-                f"{Path(command[0]).name} ended with {done.returncode}: {(done.stderr or done.stdout)[-800:]}"
-            )
+            raise LoadFailed(f"{name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
         answer: dict[str, float] = json.loads(lines[-1])
         return answer

@@ -20,6 +20,7 @@ def _prepare(setting: Setting) -> Command:
 
 
 def _config(setting: Setting) -> str:
+    server = f"127.0.0.1:{setting.upstream_port} pool-max-conn -1 pool-purge-delay 300s"
     signed = f'jwt_verify("{setting.keys.algorithm}","{setting.keys.public_pem}")'
     return f"""\
 global
@@ -48,10 +49,16 @@ frontend edge
     http-request deny deny_status 401 unless {{ var(txn.bearer),{signed} 1 }}
     http-request set-header x-user-id %[var(txn.bearer),jwt_payload_query('$.sub')]
     http-request del-header authorization
+    # Without this an event waits for a segment to fill; elsewhere fuller segments are the better choice.
+    use_backend streams if {{ path_beg /api/events/ }}
     default_backend upstream
 
 backend upstream
-    server only 127.0.0.1:{setting.upstream_port} pool-max-conn -1 pool-purge-delay 300s
+    server only {server}
+
+backend streams
+    option http-no-delay
+    server only {server}
 """
 
 

@@ -47,7 +47,7 @@ def create_app() -> Starlette:
         upstream = await client.send(
             client.build_request(
                 request.method,
-                httpx2.URL(path=request.url.path, query=request.url.query.encode()),
+                httpx2.URL(path=request.url.path, query=request.url.query.encode() or None),
                 headers=headers,
                 content=request.stream() if has_body else None,
             ),
