@@ -53,11 +53,11 @@ class Load:
     programs: Programs
     cores: Cores
 
-    def ask(self, port: int, tokens: Slice, for_s: float) -> Answered:
+    def ask(self, port: int, tokens: Slice, for_s: int) -> Answered:
         """Send requests over 32 connections for some seconds. Raises `LoadFailed` unless every answer was a 200."""
         command = [
             *(str(self.programs.path("wrk")), "--threads", "1", "--connections", str(CONNECTIONS), "--timeout", "10"),
-            *("--duration", f"{for_s:g}s", "--latency", "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{TARGET}"),
+            *("--duration", f"{for_s}s", "--latency", "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{TARGET}"),
             *("--", str(tokens.file), str(tokens.first), str(tokens.count), "once" if tokens.once else "again"),
         ]
         answer = self._run(command, for_s)

@@ -33,7 +33,7 @@ _COLUMNS = {
 
 _PREAMBLE = """\
 {started} UTC on {machine}. Each proxy has one core to itself in its turn; load, upstream and Redis have the rest.
-Figures are medians of {rounds} alternating rounds of {round_s:g} s (at most 3 for gigabytes, 2 for streams, 1 for idle
+Figures are medians of {rounds} alternating rounds of {round_s} s (at most 3 for gigabytes, 2 for streams, 1 for idle
 connections).
 
 - **CPU** is what Linux accounts to the proxy's process tree, user and system, divided by the requests answered.
@@ -52,7 +52,7 @@ class Run:
 
     started_at: datetime
     rounds: int
-    round_s: float
+    round_s: int
     cores: int
     versions: Mapping[str, str]
     results: Mapping[str, Result]

@@ -40,7 +40,7 @@ class Plan:
     cores: Cores
     peers: tuple[Peer, ...]
     rounds: int
-    round_s: float
+    round_s: int
     say: Callable[[str], None]
 
 
@@ -80,7 +80,7 @@ def warm(plan: Plan, algorithm: Algorithm) -> Result:
 
         def ask(running: Running, turn: int) -> Figures:
             if turn == 0:  # every token once, caches and connections filled
-                stage.load.ask(running.port, seen, for_s=min(2.0, plan.round_s))
+                stage.load.ask(running.port, seen, for_s=1)
             return _asked(stage.load, running, seen, plan.round_s)
 
         _alternate(plan, stage, plan.peers, result, ask)
@@ -90,7 +90,7 @@ def warm(plan: Plan, algorithm: Algorithm) -> Result:
 def cold(plan: Plan, algorithm: Algorithm) -> Result:
     """Each request a token not seen before: what the check itself costs."""
     result = Result(f"cold-{algorithm}", f"Cold {algorithm}: every token seen once")
-    per_round = int(_COLD_TOKENS_PER_S * plan.round_s)
+    per_round = _COLD_TOKENS_PER_S * plan.round_s
     plan.say(f"signing {per_round * plan.rounds:,} {algorithm} tokens unless they are there already")
     file = tokens.token_file(algorithm, "cold", per_round * plan.rounds)
     seen = Slice(tokens.token_file(algorithm, "warm", tokens.WARM_TOKENS), 0, tokens.WARM_TOKENS)
@@ -99,7 +99,7 @@ def cold(plan: Plan, algorithm: Algorithm) -> Result:
 
         def ask(running: Running, turn: int) -> Figures:
             if turn == 0:
-                stage.load.ask(running.port, seen, for_s=1.0)
+                stage.load.ask(running.port, seen, for_s=1)
             return _asked(stage.load, running, Slice(file, turn * per_round, per_round, once=True), plan.round_s)
 
         _alternate(plan, stage, checking, result, ask)
@@ -121,7 +121,7 @@ def denylists(plan: Plan) -> Result:
 
         def ask(running: Running, turn: int) -> Figures:
             if turn == 0:
-                stage.load.ask(running.port, seen, for_s=min(2.0, plan.round_s))
+                stage.load.ask(running.port, seen, for_s=1)
             memory = measure.resident_bytes(running.pid)
             return {**_asked(stage.load, running, seen, plan.round_s), "resident_bytes": memory}
 
@@ -188,7 +188,7 @@ def event_streams(plan: Plan) -> Result:
     with _origin_stage(plan) as stage:
 
         def listen(running: Running, turn: int) -> Figures:
-            seconds = max(3, round(plan.round_s) + 2)
+            seconds = plan.round_s + 2
             options = {"token": token, "pid": running.pid, "streams": STREAMS, "seconds": seconds}
             return stage.load.client("events", running.port, seconds + 90.0, **options)
 
@@ -196,7 +196,7 @@ def event_streams(plan: Plan) -> Result:
     return result
 
 
-def _asked(load: Load, running: Running, slice_: Slice, for_s: float) -> Figures:
+def _asked(load: Load, running: Running, slice_: Slice, for_s: int) -> Figures:
     before = measure.cpu_s(running.pid)
     answered = load.ask(running.port, slice_, for_s)
     cpu_s = measure.cpu_s(running.pid) - before
