@@ -61,15 +61,6 @@ def find_token(
     return found[0]
 
 
-def without_cookie(value: bytes, names: frozenset[bytes]) -> bytes | None:
-    """A Cookie field's value without the named cookies, otherwise octet for octet; None if nothing is left."""
-    pairs = value.split(b";")
-    kept = [pair for pair in pairs if _cookie_name(pair) not in names]
-    if len(kept) == len(pairs):
-        return value
-    return b";".join(kept).lstrip(b" \t") or None
-
-
 def without_query(query_string: bytes, names: frozenset[bytes]) -> bytes:
     """A query without the named parameters, otherwise octet for octet; names are compared after decoding."""
     pairs = query_string.split(b"&")

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config.schema import Credentials
 from gateway.errors import BadRequest, GatewayError, TokenInvalid
-from gateway.tokens.bearer import CredentialSources, find_token, without_cookie, without_query
+from gateway.tokens.bearer import CredentialSources, find_token, without_query
 
 SOURCES = CredentialSources(frozenset({b"session"}), frozenset({b"access_token"}))
 NAMES = frozenset({b"session", b"id"})
@@ -82,26 +82,6 @@ def test_refused(headers: list[tuple[bytes, bytes]], query: bytes, error: type[G
     """Two credentials are refused even if they are equal; a credential that is there but empty is not an absent one."""
     with pytest.raises(error):
         find_token(headers, query, SOURCES)
-
-
-@pytest.mark.parametrize(
-    ("value", "left"),
-    [
-        (b"a=1; b=2", b"a=1; b=2"),
-        (b"session=x", None),
-        (b"session=x; id=y", None),
-        (b"a=1; session=x; b=2", b"a=1; b=2"),
-        (b"session=x; a=1;  b=2", b"a=1;  b=2"),
-        (b"a=1; session=x", b"a=1"),
-        (b"a=1; session", b"a=1"),
-        (b"a=session=x;b", b"a=session=x;b"),
-        (b"a=1;; =2 ;", b"a=1;; =2 ;"),
-        (b"", b""),
-    ],
-)
-def test_without_cookie(value: bytes, left: bytes | None) -> None:
-    """The named cookies go, and every other octet stays."""
-    assert without_cookie(value, NAMES) == left
 
 
 @pytest.mark.parametrize(
