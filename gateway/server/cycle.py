@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, Unexpected
@@ -31,11 +31,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-BUFFERED_BYTES = 64 * 1024  # of a request body that nobody has asked for yet; beyond, the socket is not read
+BUFFERED_BYTES = 256 * 1024  # of a body that nobody has asked for yet, about one read; beyond, the socket is not read
 SMALL_BYTES = 16 * 1024  # up to here one copy is cheaper than a second buffer for the transport
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _AWAITS_HEAD, _HEAD_PENDING, _STREAMING, _DONE = range(4)
+
+
+def _render(headers: list[Header]) -> bytes:
+    """The field lines; RuntimeError when they are more than were put in, or hold a NUL: that is an injection.
+
+    Joined by the interpreter and looked at as a whole, because a pattern per field costs more than the rest of a head.
+    """
+    if not headers:
+        return b""
+    fields = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
+    if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers) or 0 in fields:
+        raise RuntimeError("a response header holds a control character")
+    return fields
 
 
 class Cycle:
@@ -217,23 +230,25 @@ class Cycle:
                 return
         self._send_body(message.get("body", b""), message.get("more_body", False))
 
-    def _start(self, status: int, headers: list[Header]) -> None:
+    def _start(self, status: int, headers: Iterable[Header]) -> None:
         """Render the head. Framing is decided here: what the application says of the connection is not sent."""
         if status not in STATUS_LINES:
             raise RuntimeError(f"{status} is not the status of a final response")
-        parts = [STATUS_LINES[status]]
-        version = self.scope["http_version"]
+        if not isinstance(headers, list):
+            headers = list(headers)
         for name, value in headers:
             if name in _FRAMING or name.lower() in _FRAMING:
-                self._note_framing(name.lower(), value)
-                if self._body_left == -1 or name.lower() != b"content-length":
-                    continue
-            parts.append(b"%b: %b\r\n" % (name, value))
+                if name == b"content-length" and self._body_left < 0 and value.isdigit():
+                    self._body_left = int(value)
+                else:
+                    headers = self._read_framing(headers)
+                    break
+        parts = [STATUS_LINES[status], _render(headers)]
         self._no_body = self.scope["method"] == "HEAD" or status == 204 or status == 304
         if self._no_body:
             self._body_left = -1
         elif self._body_left < 0:
-            if version == "1.1":
+            if self.scope["http_version"] == "1.1":
                 self._chunked = True
                 parts.append(b"transfer-encoding: chunked\r\n")
             else:
@@ -242,21 +257,27 @@ class Cycle:
             self.keep_alive = False
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
-        head = b"".join(parts)
-        # One look instead of one per field: a line more than was put in, or a NUL, is an injection.
-        if head.count(b"\n") != len(parts) or head.count(b"\r") != len(parts) or b"\0" in head:
-            raise RuntimeError("a response header holds a control character")
-        self._head = head
+        self._head = b"".join(parts)
         self._state = _HEAD_PENDING
 
-    def _note_framing(self, name: bytes, value: bytes) -> None:
-        if name == b"connection":
-            if b"close" in value.lower():
-                self.keep_alive = False
-        elif name == b"content-length":
-            if self._body_left >= 0 or not value.isdigit():
-                raise RuntimeError("a response needs one decimal Content-Length")
-            self._body_left = int(value)
+    def _read_framing(self, headers: Iterable[Header]) -> list[Header]:
+        """The fields to send: a length and a `close` are noted, what else is about the connection is left out."""
+        self._body_left = -1
+        kept = []
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"connection":
+                if b"close" in value.lower():
+                    self.keep_alive = False
+                continue
+            if lowered == b"transfer-encoding":
+                continue
+            if lowered == b"content-length":
+                if self._body_left >= 0 or not value.isdigit():
+                    raise RuntimeError("a response needs one decimal Content-Length")
+                self._body_left = int(value)
+            kept.append((name, value))
+        return kept
 
     def flush_head(self) -> None:
         """Let a pending head out without waiting for the body."""

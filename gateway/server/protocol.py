@@ -85,6 +85,7 @@ class _Discard(list[Header]):
 
 
 _TRAILERS = _Discard()
+_NO_HOST = Framing(b"?", 0, False)  # equals no Host: `?` is not one
 
 
 class HardenedProtocol(asyncio.Protocol):
@@ -99,10 +100,10 @@ class HardenedProtocol(asyncio.Protocol):
         "_fields",
         "_fresh",
         "_head_read",
-        "_host",
         "_incoming",
         "_parser",
         "_phase",
+        "_plain",
         "_queue",
         "_read_paused",
         "_refusal",
@@ -145,7 +146,7 @@ class HardenedProtocol(asyncio.Protocol):
         self._url = b""
         self._fields: list[Header] = []
         self._watched: list[Header] = []
-        self._host = b"?"  # the last Host that was found good, none at first: a connection hardly ever uses two
+        self._plain = _NO_HOST  # for a head that has the last good Host and no body: nearly every one
         self._size = 0  # of the bytes being parsed
         self._fresh = True  # whether they began with the message being read
         self._head_read = 0  # bytes of an incomplete head before them
@@ -346,10 +347,11 @@ class HardenedProtocol(asyncio.Protocol):
 
     def _framing(self, version: str) -> Framing:
         watched = self._watched
-        if len(watched) == 1 and watched[0][0] == b"host" and watched[0][1] == self._host:
-            return Framing(self._host, 0, False)
+        plain = self._plain
+        if len(watched) == 1 and watched[0][1] == plain.host and watched[0][0] == b"host":
+            return plain
         framing = read_framing(watched, version)
-        self._host = framing.host
+        self._plain = Framing(framing.host, 0, False)
         return framing
 
     def on_body(self, body: bytes) -> None:
@@ -400,7 +402,8 @@ class HardenedProtocol(asyncio.Protocol):
     def _begin(self, cycle: Cycle) -> None:
         self._active = cycle
         self.listener.requests += 1
-        cycle.task = task = self.loop.create_task(cycle.run(self._application))
+        # Not by the loop's method: that one only adds a call and a name.
+        cycle.task = task = asyncio.Task(cycle.run(self._application), loop=self.loop)
         self.listener.tasks.add(task)
 
     def _enqueue(self, cycle: Cycle) -> None:

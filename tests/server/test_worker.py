@@ -1,0 +1,77 @@
+"""TLS towards clients."""
+
+import asyncio
+import datetime
+import ssl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.config.schema import Limits, ServerTls
+from gateway.server.listener import Listener
+from gateway.server.protocol import HardenedProtocol
+from gateway.server.worker import tls_context
+from tests.server.wire import Client, Echo
+
+
+def _certificate(folder: Path) -> ServerTls:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return ServerTls(certificate=folder / "certificate.pem", key=folder / "key.pem")
+
+
+@pytest.mark.asyncio
+async def test_requests_over_tls(tmp_path: Path) -> None:
+    """The application sees https, HTTP/1.1 is agreed on, a refusal still reaches the client, TLS 1.1 is not spoken."""
+    tls, application, state = _certificate(tmp_path), Echo(), None
+    listener = Listener("test", Limits())
+    config: Any = SimpleNamespace(listener=listener, loaded_app=application)
+    loop = asyncio.get_running_loop()
+    context = tls_context(tls)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+    def protocol() -> HardenedProtocol:
+        none: Any = state
+        return HardenedProtocol(config, none, {}, loop)
+
+    server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    trust = ssl.create_default_context(cafile=str(tls.certificate))
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
+    assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+    client = Client(reader, writer)
+    await client.send(b"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
+    answer = await client.answer()
+    assert answer is not None
+    assert answer.body == b"abc"
+    assert application.scopes[0]["scheme"] == "https"
+    await client.send(b"GET /a HTTP/1.1\r\n\r\n")
+    refused = await client.answer()
+    assert refused is not None
+    assert refused.code == "bad_request"
+    assert await client.is_closed()
+    writer.close()
+    server.close()
