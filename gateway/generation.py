@@ -133,8 +133,9 @@ def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -
 
 
 def _upstream(name: str, upstream: schema.Upstream, previous: Generation | None) -> Upstream:
-    if previous is not None and previous.config.upstreams.get(name) == upstream:
-        return previous.upstreams[name]
+    lent = previous.upstreams.get(name) if previous is not None else None
+    if lent is not None and lent.is_built_from(upstream):
+        return lent
     try:
         return Upstream(name, upstream)
     except (OSError, ValueError) as exc:  # a CA or certificate file

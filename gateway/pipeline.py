@@ -74,7 +74,7 @@ class Route:
 class Pipeline:
     """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
 
-    __slots__ = ("_peers", "_record", "_replica", "_routes", "_verifier")
+    __slots__ = ("_peers", "_record", "_replica", "_verifier", "routes")
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Pipeline:
         record: Callable[[Exchange], None],
     ) -> None:
         """`replica` is None where nothing can be revoked; `record` gets each exchange once, when it has ended."""
-        self._routes = routes
+        self.routes = routes
         self._verifier = verifier
         self._replica = replica
         self._peers = peers
@@ -113,7 +113,7 @@ class Pipeline:
             request_id=identifier.decode(),
         )
         try:
-            route = self._routes.match(exchange.method, host, scope["raw_path"])
+            route = self.routes.match(exchange.method, host, scope["raw_path"])
             exchange.route = route.name
             token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
             permit = route.policy.authorize(token)

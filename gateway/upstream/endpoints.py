@@ -73,6 +73,12 @@ def _split(authority: str, default_port: int) -> tuple[str, int]:
     return authority.strip("[]"), default_port
 
 
+def _file_stamps(config: schema.UpstreamTls) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of each file, so that a renewed certificate is noticed."""
+    paths = (config.ca, config.certificate, config.key)
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths if path is not None))
+
+
 def tls_context(config: schema.UpstreamTls) -> ssl.SSLContext:
     """The client-side context of an https upstream. Raises `OSError` (`ssl.SSLError` included) for unusable files."""
     context = ssl.create_default_context(cafile=config.ca)
@@ -93,12 +99,20 @@ class Upstream:
         tls = tls_context(config.tls) if config.endpoints[0].startswith("https") else None
         self.name = name
         self.config = config
+        self._files = _file_stamps(config.tls)
         self.sends_own_host = config.host == "endpoint"
         self.endpoints = tuple(Endpoint(url, config, tls) for url in config.endpoints)
         self._turn = -1
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {list(self.endpoints)}>"
+
+    def is_built_from(self, config: schema.Upstream) -> bool:
+        """Whether a new one for `config` would be the same, the files it names included."""
+        try:
+            return config == self.config and _file_stamps(config.tls) == self._files
+        except OSError:  # a file has gone: a new one fails, and says so
+            return False
 
     def choose(self) -> Endpoint:
         """The endpoint whose turn it is, those that are backing off left out while others are not."""
