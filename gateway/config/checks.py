@@ -187,10 +187,11 @@ def _query_credentials(parts: Parts) -> Iterator[Finding]:
 
 
 def _upstreams(parts: Parts) -> Iterator[Finding]:
-    used = {route.upstream for route in parts.routes if route is not None}
+    used = {route.get("upstream") for _, route in _mappings(parts.written_routes)}
+    is_complete = used <= parts.upstreams.keys() and None not in parts.routes  # else one of these may be meant
     for name, upstream in parts.upstreams.items():
         place: Place = ("upstreams", name)
-        if name not in used and None not in parts.routes:
+        if is_complete and name not in used:
             yield Finding(place, "no route uses this upstream", severity="warning", on="key")
         if upstream is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import types
 import typing
 from collections.abc import Iterator
@@ -14,13 +15,18 @@ from gateway.config.checks import Finding, suggestion
 from gateway.config.document import Path as Place
 from gateway.config.values import FieldError
 
+Loc = tuple[int | str, ...]
 _SCALARS = ("str", "int", "float", "bool")
 
 
 def findings_of(errors: ValidationError, model: type[BaseModel], tree: Any) -> list[Finding]:
     """One finding per place; `tree` is what was validated as `model`."""
     found: dict[Place, Finding] = {}
-    for error in errors.errors(include_url=False):
+    listed = errors.errors(include_url=False)
+    unknown = [error["loc"] for error in listed if error["type"] == "extra_forbidden"]
+    for error in listed:
+        if error["type"] == "missing" and _is_misspelt(error["loc"], unknown):
+            continue  # the unknown key is reported, with the right one as suggestion
         finding = _finding(error, model, tree)
         if error["type"] == "too_short" and error.get("input"):
             continue  # pydantic leaves out the items that are wrong, which are reported themselves
@@ -28,6 +34,12 @@ def findings_of(errors: ValidationError, model: type[BaseModel], tree: Any) -> l
         # A value that may be of several types is complained about once per type.
         found[finding.place] = finding if known is None else known
     return list(found.values())
+
+
+def _is_misspelt(missing: Loc, unknown: list[Loc]) -> bool:
+    """Whether an unknown key beside it is what was meant."""
+    beside = [str(loc[-1]) for loc in unknown if loc[:-1] == missing[:-1]]
+    return bool(difflib.get_close_matches(str(missing[-1]), beside, n=1))
 
 
 def _finding(error: ErrorDetails, model: type[BaseModel], tree: Any) -> Finding:

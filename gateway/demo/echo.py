@@ -45,7 +45,9 @@ class SideServer(uvicorn.Server):
     """A server beside others in one loop: whoever runs it decides about signals."""
 
     def __init__(self, app: Any) -> None:  # Any: an ASGI app, which uvicorn types as a union of private names
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none"))
+        super().__init__(
+            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", server_header=False)
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

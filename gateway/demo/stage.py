@@ -114,7 +114,8 @@ async def _stage(port: int) -> AsyncIterator[Stage]:
         issuer = DemoIssuer(f"http://{_address(iss)}", "demo", log_out)
         async with _serving(echo, back), _serving(issuer.app, iss):
             for attempt in range(_TRIES):
-                gateway, admin = f"{_HOST}:{_free(port)}", f"{_HOST}:{_free(9901)}"
+                # Any free port for admin: at the usual one another gateway's readiness could be taken for ours.
+                gateway, admin = f"{_HOST}:{_free(port)}", f"{_HOST}:{_free(0)}"
                 text = _YAML.format(gateway=gateway, admin=admin, backend=_address(back), issuer=_address(iss))
                 file.write_text(text, encoding="utf-8")
                 configs.append(load(file))

@@ -141,6 +141,12 @@ def test_every_problem_is_found_in_one_run(tmp_path: Path) -> None:
     ]
 
 
+def test_a_misspelt_key_is_not_also_a_missing_one(tmp_path: Path) -> None:
+    """The suggestion says it already."""
+    (complaint,) = complaints(tmp_path, VALID.replace("audience:", "audiense:"))
+    assert complaint.startswith("8:5 issuers.main.audiense: unknown key `audiense` = did you mean `audience`?")
+
+
 def test_a_problem_shows_its_line_with_a_caret(tmp_path: Path) -> None:
     """The place, the source line, the caret below the value, and what to do."""
     found = examined(tmp_path, VALID.replace("upstream: orders", "upstream: order"))
