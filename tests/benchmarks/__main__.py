@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.benchmarks import chart, counting, peers, report, site, works
 from tests.benchmarks.counting import Counted
 from tests.benchmarks.provision import Missing, Programs
+from tests.benchmarks.steps import StepsFailed, time_steps
 from tests.benchmarks.targets import judge
 from tests.benchmarks.works import Plan, Result
 
@@ -28,14 +29,14 @@ _WORKS: dict[str, Callable[[Plan, dict[str, Result]], Result]] = {
     "idle": lambda plan, _: works.idle_connections(plan),
     "streams": lambda plan, _: works.event_streams(plan),
 }
-_COUNTS = "counts"
+_STEPS, _COUNTS = "steps", "counts"
 
 
 def main(arguments: list[str]) -> int:
     """Run what was asked for; 0 when all of it was measured, 1 when the gateway has no figures or its counts grew."""
     options = _parser().parse_args(arguments)
     started_at, started = report.now(), time.monotonic()
-    names = options.works or (["warm-ES256", _COUNTS] if options.quick else [*_WORKS, _COUNTS])
+    names = options.works or (["warm-ES256", _COUNTS] if options.quick else [*_WORKS, _STEPS, _COUNTS])
     rounds, round_s = options.rounds or (2 if options.quick else 7), options.seconds or 2
     cores = site.divide_cores()
     site.raise_file_limit()
@@ -46,11 +47,12 @@ def main(arguments: list[str]) -> int:
     plan = Plan(programs, cores, chosen, rounds, round_s, say=_say)
     results: dict[str, Result] = {}
     for name in names:
-        if name != _COUNTS:
+        if name in _WORKS:
             results[name] = _WORKS[name](plan, results)
     counted = _counts(plan, options.store_baseline) if _COUNTS in names and peers.GATEWAY in chosen else None
+    steps = _steps(plan) if _STEPS in names and peers.GATEWAY in chosen else {}
     core_count, versions = len(cores.proxy | cores.load), programs.versions()
-    run = report.Run(started_at, rounds, round_s, core_count, versions, results, judge(results), counted)
+    run = report.Run(started_at, rounds, round_s, core_count, versions, results, judge(results), counted, steps)
     print(report.as_markdown(run))
     output = options.output or (None if options.quick or options.works or options.peers else _DOCS)
     if output:
@@ -67,6 +69,14 @@ def _half_of_envoy(done: dict[str, Result]) -> float:
         if warm is not None and name in warm.rows:
             return warm.middle(name, "rps") / 2
     raise SystemExit("the work `rate` needs `warm-ES256` before it, for the rate")
+
+
+def _steps(plan: Plan) -> dict[str, float]:
+    try:
+        return time_steps(plan.cores)
+    except StepsFailed as failed:
+        plan.say(f"no figures for the steps: {failed}")
+        return {}
 
 
 def _counts(plan: Plan, store: bool) -> Counted | None:
@@ -93,7 +103,9 @@ def _has_failed(run: report.Run) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description="The gateway beside its peers.")
     parser.add_argument("--quick", action="store_true", help="warm ES256 and the counts only; under a minute")
-    parser.add_argument("--works", nargs="+", choices=[*_WORKS, _COUNTS], help="only these; nothing is written to docs")
+    parser.add_argument(
+        "--works", nargs="+", choices=[*_WORKS, _STEPS, _COUNTS], help="only these; nothing is written to docs"
+    )
     parser.add_argument("--peers", nargs="+", choices=[peer.name for peer in peers.ALL], help="only these")
     parser.add_argument("--rounds", type=int, help="rounds of each work (7; quick: 2)")
     parser.add_argument("--seconds", type=int, help="length of a round (2); wrk takes whole seconds")

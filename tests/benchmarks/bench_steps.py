@@ -94,7 +94,7 @@ def _scene(directory: Path, algorithm: Algorithm) -> Scene:
         generation=generation,
         replica=replica,
         peers=peers,
-        route=generation.pipeline._routes.match("GET", _HOST, _PATH),
+        route=generation.pipeline.routes.match("GET", _HOST, _PATH),
         raw=raw,
         token=asyncio.run(generation.verifier.verify(raw, time.time())),
         headers=headers,
@@ -121,7 +121,7 @@ def test_request_id(benchmark: BenchmarkFixture, scene: Scene) -> None:
 
 def test_match(benchmark: BenchmarkFixture, scene: Scene) -> None:
     """Step 3: the route."""
-    assert benchmark(scene.generation.pipeline._routes.match, "GET", _HOST, _PATH) is scene.route
+    assert benchmark(scene.generation.pipeline.routes.match, "GET", _HOST, _PATH) is scene.route
 
 
 def test_credential(benchmark: BenchmarkFixture, scene: Scene) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,8 +33,8 @@ _COLUMNS = {
 
 _PREAMBLE = """\
 {started} UTC on {machine}. Each proxy has one core to itself in its turn; load, upstream and Redis have the rest.
-Figures are medians of {rounds} alternating rounds of {round_s} s (at most 3 for gigabytes, 2 for streams, 1 for idle
-connections).
+Figures are medians of {rounds} alternating rounds of {round_s} s (at most 5 for cold tokens, 3 for gigabytes, 2
+for streams, 1 for idle connections).
 
 - **CPU** is what Linux accounts to the proxy's process tree, user and system, divided by the requests answered.
 - **Requests** come from wrk over {connections} keep-alive connections, one `GET {target}` after another, each with the
@@ -58,6 +58,7 @@ class Run:
     results: Mapping[str, Result]
     verdicts: Sequence[Verdict]
     counted: Counted | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)  # median seconds
 
 
 def machine(cores: int) -> dict[str, str]:
@@ -77,6 +78,7 @@ def as_markdown(run: Run) -> str:
         _preamble(run),
         *([_targets(run.verdicts)] if run.verdicts else []),
         *(_work(result) for result in run.results.values()),
+        *([_steps(run.steps)] if run.steps else []),
         *([_counts(run.counted)] if run.counted else []),
         _peers(run),
         _versions(run.versions),
@@ -102,6 +104,10 @@ def as_json(run: Run) -> str:
             }
             for result in run.results.values()
         },
+        "steps_us": {step: median_s * 1e6 for step, median_s in run.steps.items()},
+        "counts_per_request": (
+            {"instructions": run.counted.instructions, "calls": run.counted.calls} if run.counted else None
+        ),
         "targets": [
             {
                 "title": verdict.target.title,
@@ -183,6 +189,12 @@ def _row_title(row: str) -> str:
         return _TITLES[row]
     name, _, entries = row.rpartition("-")
     return f"{_TITLES.get(name, name)}, {int(entries):,} entries"
+
+
+def _steps(steps: Mapping[str, float]) -> str:
+    rows = [[f"`{step}`", f"{median_s * 1e6:.2f}"] for step, median_s in steps.items()]
+    note = "Medians of `tests/benchmarks/bench_steps.py`, each step alone and in one process."
+    return f"## Each step by itself\n\n{note}\n\n" + _table(["Step", "µs"], rows)
 
 
 def _counts(counted: Counted) -> str:
