@@ -29,6 +29,7 @@ from gateway.tokens.bearer import CredentialSources, find_token
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.claims import Token, parse_compact, parse_unverified_claims
 from gateway.tokens.verifier import IssuerRules, Verifier, check_route
+from gateway.upstream.headers import spelling
 
 # What helps, by the beginning of the cause: the causes are written by the steps for the log.
 _REMEDIES = (
@@ -243,7 +244,7 @@ async def _verify(
 
 
 async def _load_keys(rules: Sequence[IssuerRules], raw: bytes) -> None:
-    """A running gateway has its keys already, so that an expired token is told from a forged one; here they load now."""
+    """A running gateway has its keys, and so tells an expired token from a forged one; here they load now."""
     with contextlib.suppress(GatewayError):  # what is wrong with the token, or with the keys, is said by `verify`
         unverified = parse_compact(raw)
         issuer = parse_unverified_claims(unverified).get("iss")
@@ -344,9 +345,8 @@ def _identify(config: Config, permit: Permit, probe: Probe, told: Explanation) -
         told.refuse("identify", exc, f"because: {exc.cause}", remedy="choose a smaller claim for that header")
         return
     says = [f"{name.decode()}: {value.decode('latin-1')}" for name, value in headers]
-    removed = sorted(
-        {name.decode("latin-1") for name, _ in probe.headers if name.replace(b"_", b"-") in identity.stripped}
-    )
+    stripped = {spelling(name) for name in identity.stripped}
+    removed = sorted({name.decode("latin-1") for name, _ in probe.headers if spelling(name) in stripped})
     if removed:
         says.append(f"removed, because only the gateway may say it: {', '.join(removed)}")
     told.add("identify", *(says or ["no identity headers"]))

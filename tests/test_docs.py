@@ -17,12 +17,12 @@ import yaml
 
 from gateway import errors
 from gateway.config.load import examine
-from gateway.config.reference import markdown
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.catalogue import CATALOGUE
 from gateway.telemetry.exchange import Exchange
 from tests.redis_server import RedisServer
 from tests.test_cli import command_names
+from tests.write_docs import TABLES, between
 
 _ROOT = Path(__file__).parents[1]
 _PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
@@ -76,13 +76,6 @@ def _blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
         yield Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
-
-
-def _between(page: str, start: str, end: str) -> str:
-    text = (_ROOT / page).read_text(encoding="utf-8")
-    found = re.search(rf"^<!-- {start}.*?-->\n(.*?)^<!-- {end} -->$", text, flags=re.MULTILINE | re.DOTALL)
-    assert found is not None, f"{page} has lost its marks"
-    return found[1].strip() + "\n"
 
 
 # --- examples ------------------------------------------------------------------------------------------------------
@@ -236,19 +229,12 @@ def _anchors(page: Path) -> set[str]:
 # --- completeness --------------------------------------------------------------------------------------------------
 
 
-def test_every_setting_is_documented() -> None:
-    """The manual's table is what `gateway schema --format markdown` prints."""
-    assert _between("docs/configuration.md", "settings", "end of settings") == markdown()
-
-
-def test_every_metric_is_documented() -> None:
-    """Name, type, labels and meaning are the catalogue's."""
-    rows = [
-        f"| `{name}` | {metric.type} | {', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.help} |"
-        for name, metric in CATALOGUE.items()
-    ]
-    table = _between("docs/metrics.md", "metrics", "end of metrics")
-    assert table.splitlines()[2:] == rows
+@pytest.mark.parametrize(("page", "mark"), TABLES, ids=lambda value: str(value))
+def test_every_setting_and_metric_is_documented(page: str, mark: str) -> None:
+    """The manual's tables are the generated ones; `python -m tests.write_docs` writes them."""
+    found = between(mark).search((_ROOT / page).read_text(encoding="utf-8"))
+    assert found is not None, f"{page} has lost its marks"
+    assert found[2].strip() == TABLES[page, mark]().strip()
 
 
 def test_metrics_that_are_mentioned_exist() -> None:
