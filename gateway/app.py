@@ -71,11 +71,11 @@ class App:
         self._watch = ConfigWatch(config_path, self.apply)
         self._running: dict[Runs, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._readiness = Readiness(self._probes)
+        self.readiness = Readiness(self._probes)
         self._scrape = Scrape(runtime, self._sources)
         self._reloads = {"ok": 0, "refused": 0}
         self._faults = 0  # background tasks that failed and were started again
-        self.admin = create_admin(self._readiness, self._scrape)
+        self.admin = create_admin(self.readiness, self._scrape)
         runtime.record = self.record
 
     # --- requests ----------------------------------------------------------------------------------------------------
@@ -105,10 +105,10 @@ class App:
             self._tasks = tasks
             for part in (self._store, self._access_log, self._loop_monitor, self._scrape, self._watch):
                 if part is not None:
-                    self._start(part)
+                    self.start(part)
             await self._warm_up()
             for resource in self.current.resources():
-                self._start(resource)
+                self.start(resource)
             try:
                 yield
             finally:
@@ -132,7 +132,8 @@ class App:
             await self._store.close()
         self._tasks = None
 
-    def _start(self, part: Runs) -> None:
+    def start(self, part: Runs) -> None:
+        """Run something beside the requests until the end, or until it is retired."""
         assert self._tasks is not None
         self._running[part] = self._tasks.create_task(self._keep_running(part), name=type(part).__name__)
 
@@ -149,7 +150,7 @@ class App:
 
     def begin_drain(self) -> None:
         """Be unready from now on; requests are served as before."""
-        self._readiness.begin_drain()
+        self.readiness.begin_drain()
 
     # --- what it tells of itself -------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class App:
 
     def _sources(self) -> list[Sampled]:
         """Everything that counts, at the moment of asking."""
-        found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self._readiness]
+        found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self.readiness]
         if self._replica is not None:
             found.append(self._replica)
         return [*found, self.current]
@@ -204,7 +205,7 @@ class App:
         previous, self.current = self.current, generation
         kept = set(generation.resources())
         for resource in kept.difference(previous.resources()):
-            self._start(resource)
+            self.start(resource)
         self._reloads["ok"] += 1
         logger.info(
             "configuration applied: %d routes, %d upstreams", len(generation.config.routes), len(generation.upstreams)
