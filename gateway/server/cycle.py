@@ -22,7 +22,7 @@ from gateway.errors import GatewayError, Unexpected
 from gateway.server.head import STATUS_LINES, Header
 
 if TYPE_CHECKING:
-    from gateway.server.protocol import HardenedProtocol
+    from gateway.server.connection import ClientConnection
 
 logger = logging.getLogger("gateway.server")
 
@@ -74,7 +74,7 @@ class Cycle:
         "task",
     )
 
-    def __init__(self, connection: HardenedProtocol, scope: Message, keep_alive: bool, expects_continue: bool) -> None:
+    def __init__(self, connection: ClientConnection, scope: Message, keep_alive: bool, expects_continue: bool) -> None:
         self._connection = connection
         self.scope = scope
         self.keep_alive = keep_alive

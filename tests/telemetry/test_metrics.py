@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
+from gateway.denylist.status import COUNTERS
 from gateway.telemetry.catalogue import CATALOGUE, family_of
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.metrics import RequestMetrics, Scrape, merge, number, render
@@ -178,3 +179,11 @@ async def test_a_directory_that_is_gone_does_not_end_the_gateway(tmp_path: Path)
     (directory / "worker-0.json").unlink()
     directory.rmdir()
     assert _parsed(await scrape.exposition())[_KEY] == 3
+
+
+def test_every_metric_of_the_catalogue_is_used() -> None:
+    """A family that nothing counts would promise what no scrape shows."""
+    package = Path(gateway.__file__).parent
+    used = {name for path in package.rglob("*.py") if path.name != "catalogue.py" for name in _names_in(path)}
+    made = {f"gateway_denylist_{counter}_total" for counter in COUNTERS}
+    assert CATALOGUE.keys() <= used | made
