@@ -47,6 +47,7 @@ _TRAPS = (
     (re.compile(r"[-+]?[0-9]+_[0-9_]*(?:\.[0-9_]*)?"), "leave out the underscores, or put it in quotes"),
     (re.compile(r"[-+]?\.(?i:inf|nan)"), "write a finite number, or put it in quotes"),
 )
+_TRAP_STARTS = frozenset("0123456789+-.yYnNoO")  # what any of them begins with: most scalars need no closer look
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 _SECRET_NAME = re.compile(r"(?i)secret|passw|passphrase|private|^store$|api_?key")
 _SECRET_ASSIGNMENT = re.compile(
@@ -348,7 +349,7 @@ class Document:
         return text
 
     def _flag_trap(self, node: yaml.ScalarNode, path: Path) -> bool:
-        if node.tag != _PLAIN:
+        if node.tag != _PLAIN or node.value[:1] not in _TRAP_STARTS:
             return False
         for pattern, remedy in _TRAPS:
             if pattern.fullmatch(node.value):

@@ -52,7 +52,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     if found.config is None:
         raise ConfigError(found.problems)
     for warning in found.warnings:
-        _log.warning("%s:%d: %s: %s", warning.file, warning.line, warning.path or "file", warning.message)
+        _log.warning("%s", warning.brief)
     return found.config
 
 
@@ -94,7 +94,7 @@ def _examine_text(path: Path, text: str, environ: Mapping[str, str]) -> Examinat
     config, errors = _validated(Config, document.tree, base)
     found = list(document.problems)
     findings = [*(findings_of(errors, Config, document.tree) if errors else ())]
-    findings += examine_parts(_parts(document, base))
+    findings += examine_parts(_parts(document, base) if config is None else _whole(config, document))
     found += [
         document.problem(finding.place, finding.message, finding.hint, on=finding.on, severity=finding.severity)
         for finding in _news(findings, document.faulty)
@@ -117,6 +117,21 @@ def _validated(model: type[M], value: Any, base: Path) -> tuple[M | None, Valida
         return model.model_validate(value, context={"base": base}), None
     except ValidationError as exc:
         return None, exc
+
+
+def _whole(config: Config, document: Document) -> Parts:
+    return Parts(
+        server=config.server,
+        admin=config.admin,
+        denylist=config.denylist,
+        has_denylist=config.denylist is not None,
+        identity=config.identity,
+        issuers=dict(config.issuers),
+        upstreams=dict(config.upstreams),
+        routes=config.routes,
+        written_routes=document.tree["routes"],
+        document=document,
+    )
 
 
 def _parts(document: Document, base: Path) -> Parts:

@@ -42,6 +42,14 @@ class Problem:
             lines.append(f"      = {self.hint}")
         return "\n".join(lines)
 
+    @property
+    def brief(self) -> str:
+        """The same in one line, for a log."""
+        place = ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)])
+        return ": ".join(part for part in (place, self.path, self.message) if part) + (
+            f" ({self.hint})" if self.hint else ""
+        )
+
     def as_json(self) -> dict[str, str | int]:
         """The same for machines: `gateway check --format json`."""
         return {

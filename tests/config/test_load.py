@@ -156,6 +156,9 @@ def test_a_problem_shows_its_line_with_a_caret(tmp_path: Path) -> None:
         "      |               ^^^^^",
         "      = did you mean `orders`?",
     ]
+    assert found.problems[0].brief == (
+        f"{tmp_path}/gateway.yaml:19:15: routes[0].upstream: no upstream is called `order` (did you mean `orders`?)"
+    )
 
 
 _SECRET = "hunter2-hunter2"
