@@ -6,7 +6,7 @@ Everything is read from ``/proc``, so no peer carries an instrument and all are 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median as _median
 
@@ -35,6 +35,18 @@ def cpu_s(root: int) -> float:
         fields = _stat_fields(pid)
         if fields is not None:
             ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime: proc(5)
+    return ticks / TICKS_PER_S
+
+
+def busy_s(cores: Iterable[int]) -> float:
+    """Seconds that these cores have been busy so far, whoever kept them so; time stolen by the host included."""
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name in names:
+            user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])  # proc(5)
+            ticks += user + nice + system + irq + softirq + steal
     return ticks / TICKS_PER_S
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import load, peers, tokens
+from tests.benchmarks import load, measure, peers, tokens
 from tests.benchmarks.counting import Counted
 from tests.benchmarks.targets import Verdict
 from tests.benchmarks.works import USUAL_DENYLIST, Result
@@ -41,6 +41,8 @@ for streams, 1 for idle connections).
   next token of about 700 bytes; p50 and p99 there are those of a saturated proxy.
 - **Latency at a fixed rate** comes from an open-loop client of our own (wrk has no fixed rate, h2load no way to change
   the token) and counts from the moment a request was due.
+- **Disturbance**: at the median other processes kept the proxies' core busy for {others} of a round. A few percent are
+  the kernel's; more means that the machine was shared, and that requests/s and latency are worse than they need be.
 - **The denylist** holds {entries:,} entries in Redis unless the work says otherwise.
 - **Before it is measured** each proxy shows that it forwards the identity of a good token and refuses a forged, an
   expired, a foreign and a misdirected one; the gateway a revoked one too."""
@@ -141,7 +143,18 @@ def _preamble(run: Run) -> str:
         connections=load.CONNECTIONS,
         target=load.TARGET,
         entries=USUAL_DENYLIST,
+        others=_others(run),
     )
+
+
+def _others(run: Run) -> str:
+    shares = [
+        share
+        for result in run.results.values()
+        for figures in result.rows.values()
+        for share in figures.get("others_percent", [])
+    ]
+    return f"{measure.median(shares):.0f} %" if shares else _NONE
 
 
 def _targets(verdicts: Sequence[Verdict]) -> str:

@@ -30,6 +30,7 @@ AUDIENCE = "api"
 WARM_TOKENS = 2_000
 _LIFETIME_S = 7 * 86_400
 _REUSE_FOR_S = 86_400
+_WORTH_A_POOL = 1_000
 _FORMAT = 3  # raise it when keys or claims change, so that tokens on disk are made again
 
 _Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -95,8 +96,12 @@ def token_file(algorithm: Algorithm, label: str, count: int) -> Path:
     path = store_directory() / f"{algorithm}.{label}.{count}.txt"
     if path.exists() and time.time() - path.stat().st_mtime < _REUSE_FOR_S:
         return path
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-        lines = pool.map(partial(_sign_numbered, keys, label, int(time.time())), range(count), chunksize=200)
+    sign_one = partial(_sign_numbered, keys, label, int(time.time()))
+    if count < _WORTH_A_POOL:
+        lines = [sign_one(number) for number in range(count)]
+    else:
+        with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+            lines = pool.map(sign_one, range(count), chunksize=200)
     partial_path = path.with_suffix(f".{os.getpid()}")
     partial_path.write_text("\n".join(lines) + "\n")
     partial_path.replace(path)

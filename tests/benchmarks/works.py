@@ -199,14 +199,17 @@ def event_streams(plan: Plan) -> Result:
 
 
 def _asked(load: Load, running: Running, slice_: Slice, for_s: int) -> Figures:
-    before = measure.cpu_s(running.pid)
+    """One round of wrk: what it saw, what it cost the proxy, and how much of the proxy's core others took meanwhile."""
+    before_s, busy_before_s = measure.cpu_s(running.pid), measure.busy_s(load.cores.proxy)
     answered = load.ask(running.port, slice_, for_s)
-    cpu_s = measure.cpu_s(running.pid) - before
+    cpu_s = measure.cpu_s(running.pid) - before_s
+    others_s = measure.busy_s(load.cores.proxy) - busy_before_s - cpu_s
     return {
         "cpu_us": cpu_s / answered.requests * 1e6,
         "rps": answered.requests / answered.duration_s,
         "p50_us": answered.p50_us,
         "p99_us": answered.p99_us,
+        "others_percent": max(0.0, others_s / for_s * 100),
     }
 
 
