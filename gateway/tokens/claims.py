@@ -83,14 +83,18 @@ class UnverifiedToken:
     signature: bytes
 
 
-def parse_compact(raw: bytes, headers: Mapping[bytes, UnverifiedHeader] = MappingProxyType({})) -> UnverifiedToken:
+def parse_compact(
+    raw: bytes,
+    headers: Mapping[bytes, UnverifiedHeader] = MappingProxyType({}),
+    max_bytes: int = MAX_TOKEN_BYTES,
+) -> UnverifiedToken:
     """Header, payload and signature of a compact JWS (RFC 7515 §7.1); TokenInvalid for anything else.
 
     `headers` are segments read before: an issuer's tokens usually share theirs, and reading it again is a tenth of the
     cost of a whole verification.
     """
-    if len(raw) > MAX_TOKEN_BYTES:
-        raise TokenInvalid(cause="token longer than 16 KiB")
+    if len(raw) > max_bytes:
+        raise TokenInvalid(cause=f"longer than {max_bytes // 1024} KiB")
     if raw.translate(None, ALPHABET) != b"..":
         raise TokenInvalid(cause="not three base64url segments")
     signing_input, _, mac = raw.rpartition(b".")
@@ -110,7 +114,7 @@ def _read_header(members: dict[str, Any]) -> UnverifiedHeader:
     alg = members.get("alg")
     if type(alg) is not str:
         raise TokenInvalid(cause="alg is missing or not a string")
-    return UnverifiedHeader(alg, _identifier(members, "kid"), _identifier(members, "typ"))
+    return UnverifiedHeader(alg, identifier(members, "kid"), identifier(members, "typ"))
 
 
 def parse_unverified_claims(unverified: UnverifiedToken) -> dict[str, Any]:
@@ -126,24 +130,24 @@ def read_token(issuer: str, header: UnverifiedHeader, claims: dict[str, Any]) ->
 
     For the verifier only: the result counts as a `Token` once its signature has held.
     """
-    expires_at = _moment(claims, "exp")
+    expires_at = moment(claims, "exp")
     if expires_at is None:
         raise TokenInvalid(cause="exp is missing")
-    client_id = _identifier(claims, "client_id")
-    authorized_party = _identifier(claims, "azp")
+    client_id = identifier(claims, "client_id")
+    authorized_party = identifier(claims, "azp")
     return Token(
         issuer=issuer,
         alg=header.alg,
         kid=header.kid,
         claims=claims,
-        subject=_identifier(claims, "sub"),
-        token_id=_identifier(claims, "jti"),
-        session_id=_identifier(claims, "sid"),
+        subject=identifier(claims, "sub"),
+        token_id=identifier(claims, "jti"),
+        session_id=identifier(claims, "sid"),
         client_id=authorized_party if client_id is None else client_id,
-        issued_at=_moment(claims, "iat"),
+        issued_at=moment(claims, "iat"),
         expires_at=expires_at,
-        not_before=_moment(claims, "nbf"),
-        audience=_audience(claims),
+        not_before=moment(claims, "nbf"),
+        audience=audience_of(claims),
         scopes=_scopes(claims),
     )
 
@@ -168,7 +172,8 @@ def claim_at(claims: Mapping[str, Any], path: str) -> Any:
     return ABSENT
 
 
-def _identifier(members: dict[str, Any], name: str) -> str | None:
+def identifier(members: dict[str, Any], name: str) -> str | None:
+    """The identifier of that name, None if absent; TokenInvalid if it is not a non-empty string without controls."""
     value = members.get(name, ABSENT)
     if value is ABSENT:
         return None
@@ -178,7 +183,8 @@ def _identifier(members: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def _moment(claims: dict[str, Any], name: str) -> float | None:
+def moment(claims: dict[str, Any], name: str) -> float | None:
+    """The NumericDate of that name in epoch seconds, None if absent; TokenInvalid if it is not one (RFC 7519 §2)."""
     value = claims.get(name, ABSENT)
     if value is ABSENT:
         return None
@@ -187,7 +193,8 @@ def _moment(claims: dict[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _audience(claims: dict[str, Any]) -> frozenset[str]:
+def audience_of(claims: dict[str, Any]) -> frozenset[str]:
+    """Everyone that `aud` names; TokenInvalid if it is missing or of another shape (RFC 7519 §4.1.3)."""
     value = claims.get("aud", ABSENT)
     if type(value) is str:
         return frozenset((value,))
