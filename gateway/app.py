@@ -188,7 +188,10 @@ class App:
             generation = build(config, self._around, self.current)
         except (ConfigError, UnusableConfig) as exc:
             self._reloads["refused"] += 1
-            logger.error("the changed configuration is not used; the gateway goes on as before:\n%s", exc)
+            reasons = [problem.brief for problem in exc.problems] if isinstance(exc, ConfigError) else [str(exc)]
+            for reason in reasons:
+                logger.error("%s", reason)
+            logger.error("the changed configuration is not used; the gateway goes on as before")
             return
         await generation.warm(self.current)
         self._swap(generation)
