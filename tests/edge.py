@@ -40,6 +40,7 @@ class SeenRequest:
     head: bytes  # request line and fields, without the final empty line
     body: bytes = b""  # as framed: chunked bodies are decoded
     trailers: bytes = b""
+    is_complete: bool = False  # the whole message has come
 
     @property
     def line(self) -> bytes:
@@ -113,6 +114,7 @@ class RecordingUpstream:
                 seen = SeenRequest(head[:-4])
                 self.seen.append(seen)
                 await self.read_body(seen, reader)
+                seen.is_complete = True
                 await self.script(seen, reader, writer)
                 await writer.drain()
                 if writer.is_closing():
@@ -126,10 +128,10 @@ class RecordingUpstream:
     async def read_body(self, seen: SeenRequest, reader: asyncio.StreamReader) -> None:
         """Read what the head announced; a script may replace this to read slowly or not at all."""
         if b"chunked" in b",".join(seen.all(b"transfer-encoding")).lower():
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\r\n"), 16):
                 seen.body += await reader.readexactly(size)
                 await reader.readexactly(2)
-            while (line := await reader.readline()) != b"\r\n":
+            while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
                 seen.trailers += line
         elif length := seen.all(b"content-length"):
             seen.body = await reader.readexactly(int(length[0]))
@@ -326,6 +328,11 @@ class GatewayProcess:
 
     async def start(self) -> None:
         """Start and wait until it is ready."""
+        await self.spawn()
+        await self.wait_ready()
+
+    async def spawn(self) -> None:
+        """Start and wait for nothing: for a gateway that will not get ready."""
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gateway", "serve", "--config", str(self.config_path)),
@@ -334,20 +341,31 @@ class GatewayProcess:
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self.env},
             )
-        await self.wait_ready()
 
-    async def wait_ready(self) -> None:
-        """Until `/health/ready` says 200; RuntimeError with the log when it ends or takes too long."""
+    async def wait_ready(self, path: str = "/health/ready") -> None:
+        """Until the admin address answers 200 there; RuntimeError with the log when it ends or takes too long."""
         assert self._process is not None
         deadline = time.monotonic() + START_DEADLINE_S
         while time.monotonic() < deadline and self._process.returncode is None:
             try:
-                if (await self.admin("/health/ready")).status == 200:
+                if (await self.admin(path)).status == 200:
                     return
             except OSError:
                 pass
             await asyncio.sleep(0.05)  # another process: nothing to wait on
         raise RuntimeError(f"the gateway did not get ready:\n{self.log}")
+
+    async def ended(self) -> int:
+        """Its exit code, once it has ended by itself or by a signal sent before."""
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), START_DEADLINE_S)
+
+    def worker_pids(self) -> list[int]:
+        """The processes that serve: the children, or the process itself where there are none."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        # Python's own resource tracker is a child too.
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return workers or [self.pid]
 
     async def stop(self, signum: int = signal.SIGTERM) -> int:
         """End it and give its exit code."""
@@ -412,7 +430,7 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
     except ConnectionError:
         return b""
     status = int(head.split(b" ", 2)[1])
-    if is_head or status in (204, 304):
+    if is_head or status < 200 or status in (204, 304):
         return head
     lower = head.lower()
     if b"\r\ntransfer-encoding: chunked" in lower:
@@ -423,13 +441,27 @@ async def read_answer(reader: asyncio.StreamReader, *, is_head: bool = False) ->
     return head + await reader.read()
 
 
-def config_text(issuer: str, upstream: str, *, extra: str = "", routes: str = "", workers: int = 1) -> str:
-    """A whole configuration around an issuer's section (`TestIssuer.yaml()`) and one upstream called `app`."""
+def config_text(
+    issuer: str,
+    upstream: str,
+    *,
+    extra: str = "",
+    routes: str = "",
+    workers: int = 1,
+    server: str = "",
+    upstream_options: str = "",
+    upstreams: str = "",
+) -> str:
+    """A whole configuration around an issuer's section (`TestIssuer.yaml()`) and one upstream called `app`.
+
+    Each further argument is YAML, indented as its place wants it: `extra` whole sections, `server` and
+    `upstream_options` keys beside those here, `routes` and `upstreams` entries beside those here.
+    """
     return f"""\
 server:
   listen: 127.0.0.1:{{port}}
   workers: {workers}
-admin:
+{server}admin:
   listen: 127.0.0.1:{{admin}}
 {extra}issuers:
 {issuer}identity:
@@ -440,7 +472,7 @@ admin:
 upstreams:
   app:
     endpoints: [{upstream}]
-routes:
+{upstream_options}{upstreams}routes:
   - name: api
     path: /api/**
     upstream: app
