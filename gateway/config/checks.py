@@ -8,6 +8,7 @@ but the operator probably does not want it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,6 +243,30 @@ def _denylist(parts: Parts) -> Iterator[Finding]:
         yield Finding(("denylist", "snapshot"), message, severity="warning")
 
 
+def _revocation(parts: Parts) -> Iterator[Finding]:
+    """Revocations that could not be kept, look-ups that could not be made."""
+    for name, issuer in parts.issuers.items():
+        if issuer is None:
+            continue
+        place: Place = ("issuers", name, "revocation")
+        settings = issuer.revocation
+        if settings.has_endpoints and not parts.has_denylist:
+            yield Finding(place, "revocations would have nowhere to go", "add `denylist`", on="key")
+        lists = settings.status_list
+        if lists is not None and not lists.origins and not re.match(r"https?://[^/\s]+", issuer.issuer):
+            message = "`issuer` is not a URL, so it does not say where lists may be fetched from"
+            yield Finding((*place, "status_list"), message, "name the `origins`", on="key")
+        for client in settings.clients:
+            at = (*place, "clients", client, "secret")
+            if at in parts.document.literal:
+                message = "a secret written into the file is read by everyone who reads the file"
+                yield Finding(at, message, "write ${NAME} or {file: path}", severity="warning")
+    for index, route in enumerate(parts.routes):
+        if route is not None and route.denylist.consistency == "strict" and not parts.has_denylist:
+            at = ("routes", index, "denylist", "consistency")
+            yield Finding(at, "there is no denylist to ask", "add `denylist`")
+
+
 def _files(parts: Parts) -> Iterator[Finding]:
     """Certificates and keys are read at start, so they must be there; a key set may still arrive."""
     needed: list[tuple[Place, Path | None]] = []
@@ -276,5 +301,6 @@ _CHECKS: tuple[Callable[[Parts], Iterator[Finding]], ...] = (
     _upstreams,
     _addresses,
     _denylist,
+    _revocation,
     _files,
 )

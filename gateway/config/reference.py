@@ -43,6 +43,7 @@ def json_schema() -> dict[str, Any]:
             model["minProperties"] = model["maxProperties"] = 1
     _shorthand(models["Route"], "auth", {"enum": ["required", "optional", "none"]})
     _shorthand(models["Auth"], "scopes", {"type": "array", "items": {"type": "string"}})
+    _shorthand(models["Revocation"], "status_list", {"type": "boolean"})
     headers = models["Identity"]["properties"]["headers"]
     headers["additionalProperties"] = {"anyOf": [{"type": "string"}, headers["additionalProperties"]]}
     return {

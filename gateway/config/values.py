@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that can stand in a Redis key, a metric label and a log line: letters, digits, `_ . -`; no colon."""
@@ -25,6 +25,8 @@ _RESERVED = frozenset(
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _URL = re.compile(r"https?://[^\s/?#@]+(?:[/?][^\s#]*)?")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
+_PASSWORD_BYTES = 16  # 128 bits if it is random
 _LISTEN = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 
@@ -91,6 +93,18 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _plain_path(value: str) -> str:
+    if _PLAIN_PATH.fullmatch(value) is None:
+        raise ValueError("write a plain path, for example /.gateway, without a slash at its end")
+    return value
+
+
+def _password(value: SecretBytes) -> SecretBytes:
+    if len(value.get_secret_value()) < _PASSWORD_BYTES:
+        raise ValueError(f"shorter than {_PASSWORD_BYTES} bytes: it could be guessed")
+    return value
+
+
 def _method(value: str) -> str:
     if TOKEN.fullmatch(value) is None or value != value.upper():
         raise ValueError(f"{value!r} is not a method: methods are upper-case tokens (RFC 9110 §9.1)")
@@ -123,6 +137,10 @@ Scope = Annotated[str, AfterValidator(_scope)]
 """One scope-token of RFC 6749 §3.3."""
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 """The name of a cookie or of a query parameter."""
+PlainPath = Annotated[str, AfterValidator(_plain_path)]
+"""An absolute path that every server reads alike: no percent-encoding, no dot segments."""
+Password = Annotated[SecretBytes, AfterValidator(_password)]
+"""A secret that somebody presents; never shown."""
 Method = Annotated[str, AfterValidator(_method)]
 """An upper-case HTTP method."""
 FilePath = Annotated[Path, AfterValidator(_file_path)]

@@ -54,6 +54,34 @@ _ONE_PROBLEM = [
     ("upstream: orders", "upstream: orders\n    auth: {claims: {a: {}}}", "20:24 routes[0].auth.claims.a: give exactl"),
     ("upstream: orders", "upstream: orders\n    methods: [get]", "20:15 routes[0].methods[0]: 'get' is not a method"),
     ("upstream: orders", "upstream: orders\n    allow_ambiguous: [slash]", "20:23 routes[0].allow_ambiguous[0]: must"),
+    # --- revocation ---
+    ("store: redis:", "endpoints: /a/../b\n  store: redis:", "4:14 denylist.endpoints: write a plain path"),
+    ("store: redis:", "endpoints: gateway/\n  store: redis:", "4:14 denylist.endpoints: write a plain path"),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n    revocation: {clients: {app: {secret: short}}}",
+        "10:42 issuers.main.revocation.clients.app.secret: shorter than 16 bytes",
+    ),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n    revocation: {shared_signals: {audience: [a], events: [logout]}}",
+        "10:59 issuers.main.revocation.shared_signals.events[0]: must be `session-revoked`, `credential-change`, ",
+    ),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n    revocation: {backchannel_logout: {}}",
+        "10:18 issuers.main.revocation.backchannel_logout: `audience` is missing = Client ids",
+    ),
+    (
+        "    issuer: https://issuer.example",
+        "    issuer: issuer\n    jwks_uri: https://issuer.example/jwks\n    revocation: {status_list: true}",
+        "9:18 issuers.main.revocation.status_list: `issuer` is not a URL, so it does not say where",
+    ),
+    (
+        "denylist:\n  store: redis://127.0.0.1:6379/0\nissuers:\n  main:",
+        "issuers:\n  main:\n    revocation: {backchannel_logout: {audience: [app]}}",
+        "5:5 issuers.main.revocation: revocations would have nowhere to go = add `denylist`",
+    ),
     # --- issuers ---
     ("[RS256]", "[RS256, HS256]", "9:17 issuers.main.algorithms: HS* beside asymmetric algorithms"),
     ("[RS256]", "[RS265]", "9:18 issuers.main.algorithms[0]: must be `RS256`, "),
