@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -19,39 +21,33 @@ from gateway.keys.origin import MAX_DOCUMENT_BYTES, Document, OriginFailed
 SHORTEST_LIFETIME_S = 30.0  # a server that says max-age=0 is not asked all the time
 LONGEST_LIFETIME_S = 86_400.0  # a withdrawn key is forgotten within a day, whatever the server says
 
-_HEADERS = {
-    "accept": "application/jwk-set+json, application/json",
-    "accept-encoding": "identity",
-    "user-agent": f"gateway/{__version__}",
-}
+_KEY_SET = "application/jwk-set+json, application/json"
 
 
 class _WrongStatus(OriginFailed):
     """An answer other than 200; during discovery the next address is asked."""
 
 
-class RemoteOrigin:
-    """A key server. Each load opens a new connection: the next one is minutes away."""
+class Fetcher:
+    """Bounded GETs from an issuer's servers. Each opens a new connection: the next one is minutes away."""
 
     def __init__(
-        self,
-        issuer: str,
-        jwks_uri: str | None,
-        *,
-        timeout_s: float,
-        ca: Path | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        self, *, timeout_s: float, ca: Path | None = None, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        """`jwks_uri` None means discovery below `issuer`; `ca` replaces the system's authorities."""
-        self._issuer = issuer
-        self._jwks_uri = jwks_uri
+        """`timeout_s` for each wait, the whole is the caller's to bound; `ca` replaces the system's authorities."""
         self._timeout_s = timeout_s
         self._ca = ca
         self._transport = transport
         self._tls: ssl.SSLContext | None = None
 
-    async def load(self) -> Document:
-        """The key set as the server gives it now, with the lifetime from `Cache-Control`."""
+    async def fetch(self, address: str, accept: str) -> Document:
+        """The document at an address, by the media types of `accept`; OriginFailed if there is none to be had."""
+        async with self.client() as client:
+            return await _get(client, address, accept)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """A client for a few GETs in a row; whatever goes wrong while it is open becomes OriginFailed."""
         try:
             if self._tls is None:
                 # Reading the authorities takes tens of milliseconds.
@@ -63,28 +59,52 @@ class RemoteOrigin:
                 timeout=self._timeout_s,
                 transport=self._transport,
             ) as client:
-                # Asked again each time: an issuer may move its keys.
-                return await _get(client, self._jwks_uri or await _discover(client, self._issuer))
+                yield client
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as exc:
             raise OriginFailed(f"{type(exc).__name__}: {exc}") from exc
+
+
+class RemoteOrigin:
+    """A key server."""
+
+    def __init__(
+        self,
+        issuer: str,
+        jwks_uri: str | None,
+        *,
+        timeout_s: float,
+        ca: Path | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`jwks_uri` None means discovery below `issuer`; the rest is as for `Fetcher`."""
+        self._issuer = issuer
+        self._jwks_uri = jwks_uri
+        self._fetcher = Fetcher(timeout_s=timeout_s, ca=ca, transport=transport)
+
+    async def load(self) -> Document:
+        """The key set as the server gives it now, with the lifetime from `Cache-Control`."""
+        async with self._fetcher.client() as client:
+            # Asked again each time: an issuer may move its keys.
+            return await _get(client, self._jwks_uri or await _discover(client, self._issuer), _KEY_SET)
 
 
 async def _discover(client: httpx2.AsyncClient, issuer: str) -> str:
     try:
         openid, oauth = metadata_urls(issuer)
         try:
-            metadata = await _get(client, openid)
+            metadata = await _get(client, openid, _KEY_SET)
         except _WrongStatus:
-            metadata = await _get(client, oauth)
+            metadata = await _get(client, oauth, _KEY_SET)
         return read_jwks_uri(metadata.octets, issuer)
     except ValueError as exc:
         raise OriginFailed(f"discovery: {exc}") from exc
 
 
-async def _get(client: httpx2.AsyncClient, address: str) -> Document:
+async def _get(client: httpx2.AsyncClient, address: str, accept: str) -> Document:
     url = httpx2.URL(address)
     shown = f"{url.scheme}://{url.netloc.decode('ascii')}{url.path}"  # neither user information nor query
-    async with client.stream("GET", url, headers=_HEADERS) as response:
+    headers = {"accept": accept, "accept-encoding": "identity", "user-agent": f"gateway/{__version__}"}
+    async with client.stream("GET", url, headers=headers) as response:
         if response.status_code != 200:
             redirect = "; redirects are not followed" if response.is_redirect else ""
             raise _WrongStatus(f"{shown} answered {response.status_code}{redirect}")

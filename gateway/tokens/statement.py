@@ -1,8 +1,8 @@
 """Signed statements: what an issuer says *about* tokens. Logout tokens, security event tokens, status lists.
 
-They come in the form of access tokens and are signed with the same keys, so they are read by the same strict parser and
-checked in the same order; but they are no credentials. Each kind has a `typ` of its own, so that none passes for another
-(RFC 8725 §3.11). What is wrong is told to the sender, who is an issuer and not a stranger's client.
+They come in the form of access tokens and are signed with the same keys, so they are read by the same strict parser
+and checked in the same order; but they are no credentials. Each kind has a `typ` of its own, so that none passes for
+another (RFC 8725 §3.11). What is wrong is told to the sender, who is an issuer and not a stranger's client.
 """
 
 from __future__ import annotations
