@@ -7,6 +7,7 @@
     │  ├─ MethodNotAllowed      405 method_not_allowed
     │  ├─ RequestTimeout        408 request_timeout
     │  ├─ ContentTooLarge       413 content_too_large
+    │  ├─ UpgradeRequired       426 upgrade_required
     │  ├─ RateLimited           429 rate_limited
     │  ├─ HeaderTooLarge        431 header_too_large
     │  ├─ Unauthorized          401
@@ -91,6 +92,12 @@ class ContentTooLarge(ClientError):
     """The body is longer than the route accepts (RFC 9110 §15.5.14)."""
 
     status, code, title = 413, "content_too_large", "The request body is too large."
+
+
+class UpgradeRequired(ClientError):
+    """A WebSocket handshake of another version than the one there is (RFC 6455 §4.4)."""
+
+    status, code, title = 426, "upgrade_required", "Only version 13 of the WebSocket protocol is spoken here."
 
 
 class RateLimited(ClientError):

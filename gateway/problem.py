@@ -17,6 +17,7 @@ from gateway.errors import (
     RequestTimeout,
     TokenMissing,
     Unauthorized,
+    UpgradeRequired,
 )
 
 TYPE_PREFIX = "urn:gateway:error:"  # RFC 9457 §3.1.1: an identifier need not be dereferenceable
@@ -65,6 +66,8 @@ def problem_response(error: GatewayError, request_id: str, date: bytes) -> tuple
         headers.append((b"www-authenticate", value))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))
+    if isinstance(error, UpgradeRequired):
+        headers += [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     if isinstance(error, ContentTooLarge | HeaderTooLarge | RequestTimeout):

@@ -26,6 +26,7 @@ from gateway.problem import problem_response
 from gateway.server.cycle import Application, Cycle
 from gateway.server.head import STATUS_LINES
 from gateway.server.listener import Listener
+from gateway.server.websocket import Session
 from gateway.telemetry.exchange import Exchange
 
 DISCARDED_BYTES = 64 * 1024  # of an unread body, rather than closing the connection
@@ -303,6 +304,19 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes."""
         self._transport.write(data)
+
+    def hand_over(self, *, max_message: int, idle_s: float) -> Session:
+        """Give the transport to a WebSocket; this connection has nothing to do any more."""
+        self._active = self._incoming = None
+        self._phase = DEAF
+        self.listener.connections.discard(self)
+        session = Session(
+            self.listener, self._transport, max_message=max_message, idle_s=idle_s, read_paused=self._read_paused
+        )
+        self._transport.set_protocol(session)
+        if self._closing:
+            session.shutdown()
+        return session
 
     def write_all(self, pieces: Sequence[bytes]) -> None:
         """Send several pieces without joining them here."""

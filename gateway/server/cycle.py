@@ -38,7 +38,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _AWAITS_HEAD, _HEAD_PENDING, _STREAMING, _DONE = range(4)
 
 
-def _render(headers: list[Header]) -> bytes:
+def render_fields(headers: list[Header]) -> bytes:
     """The field lines; RuntimeError when they are more than were put in, or hold a NUL: that is an injection.
 
     Joined by the interpreter and looked at as a whole, because a pattern per field costs more than the rest of a head.
@@ -99,6 +99,10 @@ class Cycle:
     def is_done(self) -> bool:
         """Whether the response is complete."""
         return self._state == _DONE
+
+    def mark_done(self) -> None:
+        """The connection speaks another protocol from here on; there is no response to complete."""
+        self._state = _DONE
 
     @property
     def has_started(self) -> bool:
@@ -243,7 +247,7 @@ class Cycle:
                 else:
                     headers = self._read_framing(headers)
                     break
-        parts = [STATUS_LINES[status], _render(headers)]
+        parts = [STATUS_LINES[status], render_fields(headers)]
         self._no_body = self.scope["method"] == "HEAD" or status == 204 or status == 304
         if self._no_body:
             self._body_left = -1
@@ -253,7 +257,9 @@ class Cycle:
                 parts.append(b"transfer-encoding: chunked\r\n")
             else:
                 self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
-        if not self.keep_alive or self._connection.closes_after(self):
+        # An uninvited body may or may not come now (RFC 9110 §10.1.1), so nothing can follow it.
+        is_uninvited = self.expects_continue and not self.body_complete
+        if not self.keep_alive or is_uninvited or self._connection.closes_after(self):
             self.keep_alive = False
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")

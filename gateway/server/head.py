@@ -21,7 +21,7 @@ from gateway.errors import BadRequest
 Header = tuple[bytes, bytes]
 
 WATCHED = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"expect", b"content_length", b"transfer_encoding"}
+    {b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content_length", b"transfer_encoding"}
 )
 """Field names that decide framing or routing; everything else is passed on unread."""
 
@@ -57,6 +57,7 @@ class Framing(NamedTuple):
     host: bytes
     length: int  # of the body; 0 without one, -1 when chunked
     expects_continue: bool
+    offers_websocket: bool = False  # and nothing else, on a message without a body
 
 
 def check_host(value: bytes) -> None:
@@ -77,7 +78,9 @@ def read_framing(watched: Sequence[Header], version: str) -> Framing:
         raise BadRequest("A framing field is spelled with an underscore.")
     length = _body_length(watched, version)
     expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in watched)
-    return Framing(hosts[0], length, expects and version == "1.1" and length != 0)
+    upgrades = [value.lower() for name, value in watched if name == b"upgrade"]
+    offers_websocket = upgrades == [b"websocket"] and version == "1.1" and length == 0
+    return Framing(hosts[0], length, expects and version == "1.1" and length != 0, offers_websocket)
 
 
 def _body_length(watched: Sequence[Header], version: str) -> int:

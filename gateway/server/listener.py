@@ -34,8 +34,19 @@ class Connection(Protocol):
 class Listener:
     """Limits in ticks, open connections, and plain counters of one listening address. Owned by one event loop."""
 
-    def __init__(self, name: str, limits: Limits, record: Callable[[Exchange], None] | None = None) -> None:
-        """`record` gets the exchange of every request that is refused before an application sees it."""
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        record: Callable[[Exchange], None] | None = None,
+        *,
+        speaks_websocket: bool = False,
+    ) -> None:
+        """`record` gets the exchange of every request that is refused before an application sees it.
+
+        With `speaks_websocket` the application gets `websocket` scopes too; without it the offer is ignored.
+        """
+        self.speaks_websocket = speaks_websocket
         self.name = name
         self.record = record
         self.connections: set[Connection] = set()

@@ -29,6 +29,7 @@ from gateway.server.head import (
     read_framing,
     read_target,
 )
+from gateway.server.handshake import Handshake, accept_key
 from gateway.server.listener import Listener
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class HardenedProtocol(ClientConnection):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            self._behind_offer(data[upgrade.args[0] :])
         except httptools.HttpParserError as exc:
             self._parse_failed(exc)
         if self._phase == HEAD:
@@ -117,15 +118,27 @@ class HardenedProtocol(ClientConnection):
         else:
             self._refuse(BadRequest(cause=str(exc)))
 
+    def _behind_offer(self, rest: bytes) -> None:
+        """What follows a request that offered another protocol."""
+        incoming = self._incoming
+        if self._phase == DEAF:
+            return
+        if not isinstance(incoming, Handshake):
+            self._ignore_upgrade(rest)
+            return
+        self._phase = IDLE
+        self._since = self.listener.tick
+        incoming.feed_end()
+        incoming.early = rest
+        self._pause_reading()
+
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read on in HTTP/1.1 after a request that offered another protocol (RFC 9110 §7.8: a server may ignore that).
 
         The parser takes what follows for the other protocol, a body included. A new one is fed the same framing without
         the offer, so that neither a body nor the next request is lost or misread.
         """
-        if self._phase == DEAF:
-            return
-        framing = [b"%b: %b\r\n" % field for field in self._watched if field[0] != b"expect"]
+        framing = [b"%b: %b\r\n" % field for field in self._watched if field[0] not in (b"expect", b"upgrade")]
         self._parser = httptools.HttpRequestParser(self)
         self._replaying = True
         self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
@@ -187,8 +200,12 @@ class HardenedProtocol(ClientConnection):
             "query_string": query,
             "headers": fields,
         }
-        keep_alive = version == "1.1" and parser.should_keep_alive()
-        self._incoming = cycle = Cycle(self, scope, keep_alive, framing.expects_continue)
+        if framing.offers_websocket and self._is_handshake(method):
+            cycle: Cycle = Handshake(self, scope, accept_key(fields))
+        else:
+            keep_alive = version == "1.1" and parser.should_keep_alive()
+            cycle = Cycle(self, scope, keep_alive, framing.expects_continue)
+        self._incoming = cycle
         self._phase = BODY
         self._silent = 0
         self._discarding = -1
@@ -196,6 +213,10 @@ class HardenedProtocol(ClientConnection):
             self._begin(cycle)
         else:
             self._enqueue(cycle)
+
+    def _is_handshake(self, method: str) -> bool:
+        # The parser knows whether Connection nominates the offer (RFC 9110 §7.8); without that it is none.
+        return self.listener.speaks_websocket and method == "GET" and bool(self._parser.should_upgrade())
 
     def _bound_head(self, method: str, fields: Sequence[Header]) -> None:
         listener = self.listener

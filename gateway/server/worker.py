@@ -162,7 +162,7 @@ class Worker:
         self._app = factory(config, config_path, runtime)
         self._tls = tls_context(config.server.tls) if config.server.tls else None
         limits = config.server.limits
-        edge, admin = Listener("edge", limits, runtime.record), Listener("admin", limits)
+        edge, admin = Listener("edge", limits, runtime.record, speaks_websocket=True), Listener("admin", limits)
         runtime.sources += [edge, admin]
         self._edge = EdgeServer(self._app, edge, self._tls)
         self._admin = EdgeServer(self._app.admin, admin)
