@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.provision import Programs
-from tests.benchmarks.site import Cores
+from tests.benchmarks.site import Cores, last_line
 
 CONNECTIONS = 32
 TARGET = "/api/orders/42?expand=items"
@@ -81,6 +81,6 @@ class Load:
             raise LoadFailed(f"{name} was not done after {within_s + _GRACE_S:g} s") from None
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode != 0 or not lines:
-            raise LoadFailed(f"{name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+            raise LoadFailed(f"{name} ended with {done.returncode}: {last_line(done.stderr or done.stdout)}")
         answer: dict[str, float] = json.loads(lines[-1])
         return answer

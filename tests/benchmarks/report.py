@@ -175,7 +175,7 @@ def _work(result: Result) -> str:
         rows = [[_row_title(row), *(_cell(result, row, name) for name in figures)] for row in _ordered(result)]
         text += "\n\n" + _table(["", *(_heading(result, name) for name in figures)], rows)
     for row, reason in result.skipped.items():
-        text += f"\n\n{_row_title(row)} was left out: {reason.splitlines()[0] if reason else 'no reason given'}"
+        text += f"\n\n{_row_title(row)} was left out: {reason}"
     return text
 
 

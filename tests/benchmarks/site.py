@@ -79,8 +79,8 @@ class Process:
         return self.popen.pid
 
     def last_words(self) -> str:
-        """The end of what it printed, for an error message."""
-        return self.output.read_text(errors="replace")[-1_500:].strip() if self.output.exists() else ""
+        """The last line that it printed, for an error message; where it has ended, that line says why."""
+        return last_line(self.output.read_text(errors="replace")) if self.output.exists() else ""
 
     def stop(self) -> None:
         """End the process and everything in its session; by force when it does not go within ten seconds."""
@@ -91,6 +91,12 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(_STOP_WITHIN_S)
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, cut to a length that fits a report."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:300] if lines else "no message"
 
 
 class Site:
