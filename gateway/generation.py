@@ -113,7 +113,13 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
         identity = previous.identity
     else:
         identity = IdentityHeaders(config.identity)
-    routes = RouteTable([(route_shape(route), _route(route, config, identity, upstreams)) for route in config.routes])
+    # A browser sends a cookie to every path of its host, so what holds a token for one route is removed on all.
+    settings = [issuer.credentials for issuer in config.issuers.values()]
+    settings += [route.credentials for route in config.routes if route.credentials is not None]
+    held = CredentialSources.of(settings)
+    routes = RouteTable(
+        [(route_shape(route), _route(route, config, identity, upstreams, held)) for route in config.routes]
+    )
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record)
     return Generation(config, pipeline, verifier, identity, keys, upstreams)
 
@@ -151,7 +157,11 @@ def _verifier(config: schema.Config, keys: dict[str, KeySource], previous: Gener
 
 
 def _route(
-    route: schema.Route, config: schema.Config, identity: IdentityHeaders, upstreams: dict[str, Upstream]
+    route: schema.Route,
+    config: schema.Config,
+    identity: IdentityHeaders,
+    upstreams: dict[str, Upstream],
+    held: CredentialSources | None,
 ) -> Route:
     names = config.issuers if route.auth.issuers is None else route.auth.issuers
     settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
@@ -162,7 +172,7 @@ def _route(
         name=route.name,
         checks_tokens=route.auth.mode != "none",
         sources=sources,
-        dropped_queries=sources.queries if sources else frozenset(),
+        dropped_queries=held.queries if held else frozenset(),
         issuers=frozenset(route.auth.issuers) if route.auth.issuers is not None else None,
         audience=frozenset(route.auth.audience) if route.auth.audience is not None else None,
         refuses_stale=when_stale == "refuse",
@@ -171,7 +181,7 @@ def _route(
         headers=RequestHeaders(
             stripped=identity.stripped,
             forward_token=route.forward_token,
-            drop_cookies=sources.cookies if sources else (),
+            drop_cookies=held.cookies if held else (),
         ),
         upstream=upstream,
         body_limit=config.server.limits.body_bytes if route.body_bytes is None else route.body_bytes,

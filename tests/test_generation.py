@@ -105,6 +105,23 @@ async def test_a_generation_is_drained_when_its_last_request_has_ended() -> None
     await asyncio.wait_for(waiting, 1)
 
 
+def test_what_holds_a_token_for_one_route_is_removed_on_every_route() -> None:
+    """A browser sends the cookie everywhere; another route's upstream must not get the token by that."""
+    issuer = {"issuer": "https://i.example", "secret": "s" * 32, "audience": ["api"], "algorithms": ["HS256"]}
+    routes = [
+        {"name": "one", "path": "/1", "upstream": "a", "credentials": {"cookie": "session", "query": "t"}},
+        {"name": "two", "path": "/2", "upstream": "b"},
+        {"name": "open", "path": "/3", "upstream": "b", "auth": "none"},
+    ]
+    built = build(config(routes=routes, issuers={"main": {**issuer, "credentials": {"cookie": "app"}}}), AROUND, None)
+    peer = Peers(()).resolve("192.0.2.1", "http", b"h", 80, [])
+    for path in (b"/1", b"/2", b"/3"):
+        route = built.pipeline.routes.match("GET", b"h", path)
+        assert route.dropped_queries == {b"t"}
+        headers = route.headers.build([(b"cookie", b"session=x; a=1; app=y")], [], peer, b"0" * 32)
+        assert headers[0] == (b"cookie", b"a=1")
+
+
 def test_a_route_decides_about_staleness_before_the_denylist_does() -> None:
     """The route's word counts, else the denylist's, and without a denylist nothing is stale."""
     routes = [
