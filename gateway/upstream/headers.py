@@ -44,6 +44,7 @@ _CONNECTION_FIELDS: Final = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"http2-settings",
+        b"proxy",  # of no use to anybody; CGI would turn it into HTTP_PROXY, which clients obey ("httpoxy")
     )
 )
 _WRITTEN_ANEW: Final = frozenset(
@@ -57,6 +58,11 @@ _BELIEVED_BY_BACKENDS: Final = frozenset(
         b"x-real-ip",
         b"x-client-ip",
         b"x-cluster-client-ip",
+        b"client-ip",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"forwarded-for",
+        b"x-forwarded",
         b"true-client-ip",
         b"x-original-url",
         b"x-rewrite-url",
