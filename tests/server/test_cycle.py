@@ -255,6 +255,7 @@ async def test_an_uninvited_body_closes_the_connection() -> None:
         answer = await client.answer()
         assert answer is not None
         assert answer.status == 403
+        assert answer.header(b"connection") == b"close"
         assert await client.is_closed()
 
 
