@@ -1,7 +1,7 @@
 """The opening handshake of a WebSocket (RFC 6455 §4.2): what a head must say, and its answer.
 
     head ──HardenedProtocol: the same limits and checks as any request──▶ Handshake ──accept──▶ 101, a `Session`
-                                                                              └──an HTTP response──▶ refused, then closed
+                                                                              └──HTTP response──▶ refused, then closed
 
 To the application it is an ASGI `websocket` scope with the `websocket.http.response` extension; besides what ASGI says,
 the scope has a `method`, and `websocket.accept` may carry `max_message` (bytes) and `idle_s` (seconds).

@@ -19,6 +19,7 @@ import httptools
 from gateway.errors import BadRequest, GatewayError, HeaderTooLarge
 from gateway.server.connection import BODY, DEAF, HEAD, IDLE, ClientConnection
 from gateway.server.cycle import BUFFERED_BYTES, Application, Cycle
+from gateway.server.handshake import Handshake, accept_key
 from gateway.server.head import (
     REFUSED_METHODS,
     WATCHED,
@@ -29,7 +30,6 @@ from gateway.server.head import (
     read_framing,
     read_target,
 )
-from gateway.server.handshake import Handshake, accept_key
 from gateway.server.listener import Listener
 
 if TYPE_CHECKING:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.config import schema
 from gateway.errors import ConnectFailed, UpstreamFault, UpstreamTimeout
 from gateway.telemetry.sample import Sample
 from gateway.upstream.http1 import Connection
-from gateway.upstream.pool import Pool
+from gateway.upstream.pool import P, Pool
+
+T = TypeVar("T")
 
 _BACKOFF_FIRST_S: Final = 0.5
 _BACKOFF_MOST_S: Final = 10.0
@@ -133,10 +135,20 @@ class Upstream:
 
         Raises what the last attempt failed with: `ConnectFailed`, `UpstreamTimeout`, `NoEndpoint`.
         """
+        return await self._reach(endpoint, lambda pool: pool.acquire(fresh=fresh))
+
+    async def open(self, factory: Callable[[], P]) -> tuple[Endpoint, P]:
+        """A connection of another protocol to the endpoint whose turn it is, or to another if that cannot be reached.
+
+        It is the caller's to close, and stands outside the pools. Raises `ConnectFailed`, `UpstreamTimeout`.
+        """
+        return await self._reach(self.choose(), lambda pool: pool.open(factory))
+
+    async def _reach(self, endpoint: Endpoint, attempt: Callable[[Pool], Awaitable[T]]) -> tuple[Endpoint, T]:
         attempts = min(_ATTEMPTS, len(self.endpoints))
         while True:
             try:
-                connection = await endpoint.pool.acquire(fresh=fresh)
+                connection = await attempt(endpoint.pool)
             except (ConnectFailed, UpstreamTimeout) as error:
                 self._note_failure(endpoint, error)
                 attempts -= 1

@@ -15,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.errors import ConnectFailed, NoEndpoint, UpstreamTimeout
 from gateway.upstream.http1 import Connection
+
+P = TypeVar("P", bound=asyncio.Protocol)
 
 SWEEP_S: Final = 0.1  # how late a deadline may be noticed
 
@@ -220,14 +223,15 @@ class Pool:
         if self._empty is not None and not self._open and not self._connecting:
             self._empty.set()
 
-    async def _connect(self) -> Connection:
-        """Open a connection in a place that was counted in `_connecting`."""
-        loop = asyncio.get_running_loop()
-        connection = None
+    async def open(self, factory: Callable[[], P]) -> P:
+        """A connection that speaks another protocol, made by `factory`; it stays outside the pool and its size.
+
+        Raises `ConnectFailed`, `UpstreamTimeout` (connect took too long).
+        """
         try:
             async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, loop),
+                _, protocol = await asyncio.get_running_loop().create_connection(
+                    factory,
                     self.host,
                     self.port,
                     ssl=self._tls,
@@ -242,11 +246,19 @@ class Pool:
         except (OSError, UnicodeError) as error:
             self.failed += 1
             raise ConnectFailed(cause=f"{self.host}:{self.port}: {type(error).__name__}: {error}") from error
+        self.opened += 1
+        return protocol
+
+    async def _connect(self) -> Connection:
+        """Open a connection in a place that was counted in `_connecting`."""
+        loop = asyncio.get_running_loop()
+        connection = None
+        try:
+            connection = await self.open(lambda: Connection(self, loop))
         finally:
             self._connecting -= 1
             if connection is None:
                 self._hand_on_place()
-        self.opened += 1
         if connection.closed:  # while this task was on its way here
             self._hand_on_place()
             raise ConnectFailed(cause=f"{self.host}:{self.port}: closed at once")
