@@ -21,6 +21,7 @@ from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
+from gateway.denylist.strict import StrictCheck
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
@@ -66,7 +67,10 @@ class App:
         if config.denylist is not None:
             self._replica = Replica(config.denylist.prefix)
             self._store = open_store(config.denylist, self._replica)
-        self._around = Surroundings(self._replica, Peers(config.server.trusted_proxies), self.record)
+        self._strict = StrictCheck(self._store) if self._store is not None else None
+        self._around = Surroundings(
+            self._replica, Peers(config.server.trusted_proxies), self.record, strict=self._strict
+        )
         self.current: Generation = build(config, self._around, None)
         self._watch = ConfigWatch(config_path, self.apply)
         self._running: dict[Runs, asyncio.Task[None]] = {}
@@ -166,6 +170,8 @@ class App:
         found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self.readiness]
         if self._replica is not None:
             found.append(self._replica)
+        if self._strict is not None:
+            found.append(self._strict)
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from gateway.config import schema
 from gateway.denylist.replica import Replica
+from gateway.denylist.strict import StrictCheck
 from gateway.errors import KeysUnavailable
 from gateway.identity import IdentityHeaders
 from gateway.keys.source import KeySource, build_key_source
@@ -48,6 +49,7 @@ class Surroundings:
     replica: Replica | None
     peers: Peers
     record: Callable[[Exchange], None]
+    strict: StrictCheck | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +122,7 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     routes = RouteTable(
         [(route_shape(route), _route(route, config, identity, upstreams, held)) for route in config.routes]
     )
-    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record)
+    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict)
     return Generation(config, pipeline, verifier, identity, keys, upstreams)
 
 
@@ -176,6 +178,7 @@ def _route(
         issuers=frozenset(route.auth.issuers) if route.auth.issuers is not None else None,
         audience=frozenset(route.auth.audience) if route.auth.audience is not None else None,
         refuses_stale=when_stale == "refuse",
+        asks_store=route.denylist.consistency == "strict",
         policy=Policy(route.auth),
         identity=identity,
         headers=RequestHeaders(

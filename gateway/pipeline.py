@@ -26,7 +26,9 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
 
+from gateway.denylist.contract import StoreError
 from gateway.denylist.replica import Replica
+from gateway.denylist.strict import StrictCheck
 from gateway.errors import BadResponse, DenylistStale, GatewayError, TokenRevoked, Unexpected
 from gateway.http_date import http_date
 from gateway.identity import IdentityHeaders
@@ -62,6 +64,7 @@ class Route:
     issuers: frozenset[str] | None  # names of the issuers accepted here; None: all
     audience: frozenset[str] | None  # narrows the issuers' audience; None: as they say
     refuses_stale: bool
+    asks_store: bool  # on each request; else the replica decides
     policy: Policy
     identity: IdentityHeaders
     headers: RequestHeaders
@@ -74,7 +77,7 @@ class Route:
 class Pipeline:
     """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
 
-    __slots__ = ("_peers", "_record", "_replica", "_verifier", "routes")
+    __slots__ = ("_peers", "_record", "_replica", "_strict", "_verifier", "routes")
 
     def __init__(
         self,
@@ -83,13 +86,18 @@ class Pipeline:
         replica: Replica | None,
         peers: Peers,
         record: Callable[[Exchange], None],
+        strict: StrictCheck | None = None,
     ) -> None:
-        """`replica` is None where nothing can be revoked; `record` gets each exchange once, when it has ended."""
+        """`replica` and `strict` are None where nothing can be revoked.
+
+        `record` gets each exchange once, when it has ended.
+        """
         self.routes = routes
         self._verifier = verifier
         self._replica = replica
         self._peers = peers
         self._record = record
+        self._strict = strict
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens, and account for it."""
@@ -163,6 +171,8 @@ class Pipeline:
         exchange.token_id = token.token_id or ""
         check_route(token, route.issuers, route.audience)
         self._check_denylist(route, token, now)
+        if route.asks_store and self._strict is not None:
+            await _ask_store(route, self._strict, token)
         return token
 
     def _check_denylist(self, route: Route, token: Token, now: float) -> None:
@@ -182,7 +192,8 @@ class Pipeline:
         )
         if kind is not None:
             raise TokenRevoked(cause=f"denied by {kind}")
-        if route.refuses_stale and replica.is_stale(monotonic()):
+        # A route that asks the store learns from its answer, or from its silence.
+        if route.refuses_stale and not route.asks_store and replica.is_stale(monotonic()):
             raise DenylistStale(cause="no contact with the denylist's store")
 
     @staticmethod
@@ -194,6 +205,26 @@ class Pipeline:
         exchange.bytes_out = len(body)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _ask_store(route: Route, strict: StrictCheck, token: Token) -> None:
+    """TokenRevoked for what the store denies now; DenylistStale if it does not answer and the route refuses then."""
+    try:
+        kind = await strict.find(
+            token.issuer,
+            token.token_id,
+            token.session_id,
+            token.subject,
+            token.client_id,
+            token.kid,
+            token.issued_at,
+        )
+    except StoreError as fault:
+        if route.refuses_stale:
+            raise DenylistStale(cause=f"strict: {fault}") from fault
+        return  # what was last known has decided
+    if kind is not None:
+        raise TokenRevoked(cause=f"denied by {kind}, said the store")
 
 
 def _target(scope: Message, route: Route) -> bytes:

@@ -93,6 +93,9 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_denylist_ignored_keys_total": _counter("Keys below the prefix that are no denylist entry."),
     "gateway_denylist_snapshots_written_total": _counter("Snapshots written to disk."),
     "gateway_denylist_snapshot_failures_total": _counter("Snapshots that could not be written or read."),
+    "gateway_denylist_lookups_total": _counter(
+        "Requests of strict routes, by what the store said (clear, denied, unanswered).", "outcome"
+    ),
     "gateway_denylist_propagation_seconds": _histogram("From the writer's moment in the value to being in force."),
     "gateway_denylist_apply_seconds": _histogram("From the word of a change to its being in force."),
     # upstreams
