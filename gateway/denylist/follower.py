@@ -24,10 +24,10 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from gateway.denylist.grammar import is_by_time
 from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
@@ -108,8 +108,8 @@ class Follower:
             while True:
                 try:
                     await self._follow()
-                except* (LinkLost, ReplyError) as faults:
-                    self._lose(faults)
+                except (LinkLost, ReplyError) as fault:
+                    self._lose(fault)
                 await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, no secret
                 self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S, self._rules.max_staleness_s / 4)
         finally:
@@ -119,10 +119,7 @@ class Follower:
     def _topic(self) -> str:
         return f"connection {self.name}"
 
-    def _lose(self, faults: BaseExceptionGroup[LinkLost | ReplyError]) -> None:
-        fault: BaseException = faults
-        while isinstance(fault, BaseExceptionGroup):
-            fault = fault.exceptions[0]
+    def _lose(self, fault: LinkLost | ReplyError) -> None:
         # An error of Redis may quote what it was sent; its code says enough.
         reason = f"Redis answered {fault.code}" if isinstance(fault, ReplyError) else str(fault)
         self._status.count("connection_losses")
@@ -138,11 +135,9 @@ class Follower:
             self._reload.clear()
             self.tracking = await self._start_tracking(link)
             self.link = link
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(link.wait_until_lost())
-                tasks.create_task(self._keep_loaded(link))
-                tasks.create_task(self._keep_applying(link))
-                tasks.create_task(self._keep_beating(link))
+            await _until_one_fails(
+                link.wait_until_lost(), self._keep_loaded(link), self._keep_applying(link), self._keep_beating(link)
+            )
         finally:
             self.link = None
             self.loaded = False
@@ -387,6 +382,22 @@ class Follower:
             # A key of another type has no value that could be a moment: it denies everything.
             found.append((value if type(value) is str else None, ttl_ms))
         return found
+
+
+async def _until_one_fails(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all of them until one raises, and raise that.
+
+    Not a task group: before Python 3.13 one that is cancelled while a child fails forgets that it was cancelled.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _facts(replies: list[Reply]) -> Iterator[tuple[str, str]]:

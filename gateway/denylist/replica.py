@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Final, NamedTuple
 
 from gateway.denylist.grammar import BY_TIME, EVERYTHING, KINDS, Kind, cutoff, parse_key
@@ -44,14 +44,15 @@ def _shards() -> _Shards:
 class _Group:
     """All entries of one kind and issuer."""
 
-    __slots__ = ("is_by_time", "kind", "shards", "size", "start")
+    __slots__ = ("is_by_time", "is_whole", "kind", "shards", "size", "start")
 
     def __init__(self, kind: Kind, issuer: str) -> None:
         self.kind = kind
         self.is_by_time = kind in BY_TIME
+        self.is_whole = kind == "issuer"  # its one entry has no id
         self.shards = _shards()
         self.size = 0
-        self.start = f"issuer:{issuer}" if kind == "issuer" else f"{kind}:{issuer}:"  # of every key
+        self.start = f"issuer:{issuer}" if self.is_whole else f"{kind}:{issuer}:"  # of every key
 
 
 class _Denied:
@@ -102,6 +103,8 @@ class Replica:
         self._groups: dict[str, dict[str, _Group]] = {kind: {} for kind in KINDS}
         self._mark = 0
         self._shared: dict[int, int] = {}
+        self._watched: Container[str] = ()
+        self._on_denial: Callable[[str], None] = str  # of no effect
 
     def __len__(self) -> int:
         return sum(group.size for group in self._all_groups())
@@ -198,12 +201,14 @@ class Replica:
         """
         kind, _, rest = key.partition(":")
         issuer, _, ident = rest.partition(":")
+        group: _Group | None
         try:
             group = self._groups[kind][issuer]
         except KeyError:
-            if (group := self._new_group(key)) is None:  # type: ignore[assignment]  # then `put` ends
-                self.status.count("ignored_keys")
-                return False
+            group = self._new_group(key)
+        if group is None or (ident == "") is not group.is_whole:
+            self.status.count("ignored_keys")
+            return False
         seconds = _NEVER if expires_at is None else math.ceil(expires_at)
         packed = seconds << _MARK_BITS | mark
         if group.is_by_time:
@@ -215,7 +220,17 @@ class Replica:
             group.size += 1
         shard[ident] = packed
         self.version += 1
+        if key in self._watched:
+            self._on_denial(key)
         return True
+
+    def watch(self, keys: Container[str], on_denial: Callable[[str], None]) -> None:
+        """Call `on_denial` after every entry that is taken in under one of `keys`, which may change at any time.
+
+        One watcher; it is called in the middle of the store's work, so it does little and raises nothing.
+        """
+        self._watched = keys
+        self._on_denial = on_denial
 
     def _share(self, packed: int) -> int:
         if len(self._shared) >= _SHARED_NUMBERS:
