@@ -47,6 +47,10 @@ class EdgeConfig(Protocol):
     listener: Listener
 
 
+class _Unheard(Exception):
+    """Another message on a connection that listens no more."""
+
+
 class _QueueFull(Exception):
     """Too many heads wait behind an unfinished response."""
 
@@ -109,6 +113,8 @@ class HardenedProtocol(ClientConnection):
     def _parse_failed(self, exc: httptools.HttpParserError) -> None:
         cause = exc.__context__
         incoming = self._incoming
+        if isinstance(cause, _Unheard):
+            return
         if isinstance(cause, _QueueFull):
             self._become_deaf()
         elif isinstance(cause, GatewayError):
@@ -150,6 +156,8 @@ class HardenedProtocol(ClientConnection):
         """A request line starts."""
         if self._replaying:
             return
+        if self._phase == DEAF:
+            raise _Unheard  # of the same bytes as the message that ended the connection
         if self._queue is not None and len(self._queue) >= MAX_PIPELINED:
             raise _QueueFull
         self._phase = HEAD
@@ -247,7 +255,7 @@ class HardenedProtocol(ClientConnection):
         if self._discarding >= 0:
             self._discarding -= len(body)
             if self._discarding < 0:
-                self._become_deaf()
+                self._finish()
         elif cycle.feed(body) > BUFFERED_BYTES:
             self._pause_reading()
 
