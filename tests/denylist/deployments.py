@@ -3,6 +3,7 @@
 Each `Site` is written to the way a backend would, not through the code under test.
 """
 
+import contextlib
 import datetime
 import ipaddress
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -225,6 +227,19 @@ class ClusterDeployment:
     """Three masters that share the slots."""
 
     def __init__(self) -> None:
+        self.nodes: list[RedisServer] = []
+        self._bus_ports = [reserve_port() for _ in range(3)]
+        try:
+            for bus_port in self._bus_ports:
+                self.nodes.append(self._start_node(bus_port))
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+        self.url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{self.nodes[0].port}"  # the first one does not exist
+
+    @staticmethod
+    def _start_node(bus_port: int) -> RedisServer:
         settings = (
             "--cluster-enabled",
             "yes",
@@ -233,16 +248,29 @@ class ClusterDeployment:
             "--cluster-require-full-coverage",
             "no",
         )
-        self.nodes = [RedisServer(settings) for _ in range(3)]
+        try:
+            return RedisServer((*settings, "--cluster-port", str(bus_port)))
+        except RuntimeError:
+            # Redis 6 has no such setting: its bus port is ten thousand higher, where somebody else may be.
+            for _ in range(9):
+                with contextlib.suppress(RuntimeError):
+                    return RedisServer(settings)
+            raise
+
+    def _join(self) -> None:
         bounds = (0, 5461, 10923, 16384)
         for number, node in enumerate(self.nodes):
             node.cli("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
             node.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            node.cli("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+            node.cli("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._bus_port_of(self.nodes[0]))
         for node in self.nodes:
-            wait_until(lambda node=node: self._is_whole(node))  # type: ignore[misc]
-        self.url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{self.nodes[0].port}"  # the first one does not exist
+            wait_until(partial(self._is_whole, node))
+
+    @staticmethod
+    def _bus_port_of(node: RedisServer) -> int:
+        # "<id> <host>:<port>@<bus port> myself,master …"
+        return int(node.cli("CLUSTER", "NODES").split()[1].partition("@")[2].partition(",")[0])
 
     @staticmethod
     def _is_whole(node: RedisServer) -> bool:
@@ -276,6 +304,8 @@ class ClusterDeployment:
         """End all three."""
         for node in self.nodes:
             node.close()
+        for bus_port in self._bus_ports:
+            release_port(bus_port)
 
 
 class SentinelSite(RedisSite):

@@ -43,8 +43,10 @@ def test_each_kind_denies_what_it_names_and_nothing_else(key: str, who: dict[str
     assert find(replica, **{**who, "issuer": "other"}) is None
     others: set[str] = {"token_id", "session_id", "subject", "client_id", "kid"} - who.keys()
     if who:
-        assert find(replica, **dict.fromkeys(others, "x")) is None
-        assert find(replica, **dict.fromkeys(who, "y")) is None
+        same_id: dict[str, Any] = dict.fromkeys(others, "x")
+        other_id: dict[str, Any] = dict.fromkeys(who, "y")
+        assert find(replica, **same_id) is None
+        assert find(replica, **other_id) is None
     assert replica.remove(key)
     assert find(replica, **who) is None
     assert not replica.remove(key)
