@@ -29,12 +29,13 @@ from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.sample import Sample
 from gateway.tokens.bearer import CredentialSources
 from gateway.tokens.cache import TokenCache
+from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import IssuerRules, Verifier
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.headers import RequestHeaders
 from gateway.upstream.peer import Peers
 
-Resource = KeySource | Upstream
+Resource = KeySource | Upstream | StatusLists
 """What a generation may lend to the next."""
 
 
@@ -62,12 +63,13 @@ class Generation:
     identity: IdentityHeaders
     keys: dict[str, KeySource]
     upstreams: dict[str, Upstream]
+    statuses: dict[str, StatusLists] = field(default_factory=dict)
     in_flight: int = 0
     _ended: asyncio.Event | None = field(default=None, repr=False)
 
     def resources(self) -> list[Resource]:
         """Everything with a life of its own."""
-        return [*self.keys.values(), *self.upstreams.values()]
+        return [*self.keys.values(), *self.statuses.values(), *self.upstreams.values()]
 
     def leave(self) -> None:
         """One request has ended."""
@@ -122,8 +124,9 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     routes = RouteTable(
         [(route_shape(route), _route(route, config, identity, upstreams, held)) for route in config.routes]
     )
-    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict)
-    return Generation(config, pipeline, verifier, identity, keys, upstreams)
+    statuses = _statuses(config, keys, previous)
+    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses)
 
 
 def route_shape(route: schema.Route) -> RouteShape:
@@ -138,6 +141,17 @@ def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -
         return build_key_source(name, issuer)
     except (OSError, ValueError) as exc:
         raise UnusableConfig(f"issuers.{name}: {exc}") from exc
+
+
+def _statuses(config: schema.Config, keys: dict[str, KeySource], previous: Generation | None) -> dict[str, StatusLists]:
+    """The status lists of each issuer that publishes some; kept while its section and its keys are."""
+    found = {}
+    for name, issuer in config.issuers.items():
+        if issuer.revocation.status_list is None:
+            continue
+        kept = previous.statuses.get(name) if previous is not None and previous.keys.get(name) is keys[name] else None
+        found[name] = kept or StatusLists.of(name, issuer, keys[name])
+    return found
 
 
 def _upstream(name: str, upstream: schema.Upstream, previous: Generation | None) -> Upstream:

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, time
+from types import MappingProxyType
 from typing import Any
 
 from gateway.denylist.contract import StoreError
@@ -38,6 +39,7 @@ from gateway.routing.table import RouteTable
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.bearer import CredentialSources, find_token, without_query
 from gateway.tokens.claims import Token
+from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import Verifier, check_route
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
@@ -77,7 +79,7 @@ class Route:
 class Pipeline:
     """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
 
-    __slots__ = ("_peers", "_record", "_replica", "_strict", "_verifier", "routes")
+    __slots__ = ("_peers", "_record", "_replica", "_statuses", "_strict", "_verifier", "routes")
 
     def __init__(
         self,
@@ -87,8 +89,9 @@ class Pipeline:
         peers: Peers,
         record: Callable[[Exchange], None],
         strict: StrictCheck | None = None,
+        statuses: Mapping[str, StatusLists] = MappingProxyType({}),
     ) -> None:
-        """`replica` and `strict` are None where nothing can be revoked.
+        """`replica` and `strict` are None where nothing can be revoked; `statuses` are of issuers that have lists.
 
         `record` gets each exchange once, when it has ended.
         """
@@ -98,6 +101,7 @@ class Pipeline:
         self._peers = peers
         self._record = record
         self._strict = strict
+        self._statuses = statuses
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens, and account for it."""
@@ -171,6 +175,8 @@ class Pipeline:
         exchange.token_id = token.token_id or ""
         check_route(token, route.issuers, route.audience)
         self._check_denylist(route, token, now)
+        if self._statuses and (lists := self._statuses.get(token.issuer)) is not None:
+            await lists.check(token)
         if route.asks_store and self._strict is not None:
             await _ask_store(route, self._strict, token)
         return token

@@ -78,6 +78,9 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_keys": _gauge("Usable keys of an issuer; the worker with the fewest.", "issuer", merge="min"),
     "gateway_keys_loads_total": _counter("Attempts to load an issuer's keys, by outcome.", "issuer", "outcome"),
     "gateway_keys_age_seconds": _gauge("Since an issuer's keys were loaded; the oldest.", "issuer", merge="max"),
+    "gateway_status_lists": _gauge("Status lists at hand; the worker with the fewest.", "issuer", merge="min"),
+    "gateway_status_list_loads_total": _counter("Attempts to load a status list, by outcome.", "issuer", "outcome"),
+    "gateway_status_unknown_total": _counter("Requests whose token had a status that could not be told.", "issuer"),
     # denylist
     "gateway_denylist_entries": _gauge("Entries in the replica, by kind; the smallest replica.", "kind", merge="min"),
     "gateway_denylist_staleness_seconds": _gauge("Since the last contact with the store; the longest.", merge="max"),
