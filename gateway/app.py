@@ -23,6 +23,7 @@ from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from gateway.denylist.strict import StrictCheck
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.live import LiveConnections
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.health import Probe, Readiness
@@ -68,8 +69,9 @@ class App:
             self._replica = Replica(config.denylist.prefix)
             self._store = open_store(config.denylist, self._replica)
         self._strict = StrictCheck(self._store) if self._store is not None else None
+        self._live = LiveConnections(self._replica)
         self._around = Surroundings(
-            self._replica, Peers(config.server.trusted_proxies), self.record, strict=self._strict
+            self._replica, Peers(config.server.trusted_proxies), self.record, strict=self._strict, live=self._live
         )
         self.current: Generation = build(config, self._around, None)
         self._watch = ConfigWatch(config_path, self.apply)
@@ -86,12 +88,13 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request, through the generation that is current when it comes in and no other."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} here")
         generation = self.current
         generation.in_flight += 1
         try:
-            await generation.pipeline(scope, receive, send)
+            if scope["type"] == "http":
+                await generation.pipeline(scope, receive, send)
+            else:
+                await generation.pipeline.upgrade(scope, receive, send)
         finally:
             generation.leave()
 
@@ -107,7 +110,7 @@ class App:
         """Everything beside the requests, from the first key to the last log line."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for part in (self._store, self._access_log, self._loop_monitor, self._scrape, self._watch):
+            for part in (self._store, self._access_log, self._loop_monitor, self._live, self._scrape, self._watch):
                 if part is not None:
                     self.start(part)
             await self._warm_up()
@@ -156,6 +159,10 @@ class App:
         """Be unready from now on; requests are served as before."""
         self.readiness.begin_drain()
 
+    def end_live(self) -> None:
+        """End WebSockets and event streams, which would not end by themselves; call it once nobody can come back."""
+        self._live.end_all()
+
     # --- what it tells of itself -------------------------------------------------------------------------------------
 
     def _probes(self) -> dict[str, Probe]:
@@ -168,6 +175,7 @@ class App:
     def _sources(self) -> list[Sampled]:
         """Everything that counts, at the moment of asking."""
         found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self.readiness]
+        found.append(self._live)
         if self._replica is not None:
             found.append(self._replica)
         if self._strict is not None:

@@ -21,6 +21,7 @@ from gateway.denylist.strict import StrictCheck
 from gateway.errors import KeysUnavailable
 from gateway.identity import IdentityHeaders
 from gateway.keys.source import KeySource, build_key_source
+from gateway.live import LiveConnections, Watch
 from gateway.pipeline import Pipeline, Route
 from gateway.policy import Policy
 from gateway.routing.pattern import RouteShape
@@ -34,6 +35,7 @@ from gateway.tokens.verifier import IssuerRules, Verifier
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.headers import RequestHeaders
 from gateway.upstream.peer import Peers
+from gateway.websocket import WebSocketRules
 
 Resource = KeySource | Upstream | StatusLists
 """What a generation may lend to the next."""
@@ -51,6 +53,7 @@ class Surroundings:
     peers: Peers
     record: Callable[[Exchange], None]
     strict: StrictCheck | None = None
+    live: LiveConnections | None = None  # None: nothing that lasts is ended
 
 
 @dataclass(slots=True, eq=False)
@@ -121,12 +124,20 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     settings = [issuer.credentials for issuer in config.issuers.values()]
     settings += [route.credentials for route in config.routes if route.credentials is not None]
     held = CredentialSources.of(settings)
+    watches = {word: _watch(around.live, verifier, ends=word == "end") for word in ("end", "finish")}
     routes = RouteTable(
-        [(route_shape(route), _route(route, config, identity, upstreams, held)) for route in config.routes]
+        [
+            (route_shape(route), _route(route, config, identity, upstreams, held, watches[route.on_revoke]))
+            for route in config.routes
+        ]
     )
     statuses = _statuses(config, keys, previous)
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
     return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses)
+
+
+def _watch(live: LiveConnections | None, verifier: Verifier, *, ends: bool) -> Watch | None:
+    return None if live is None else Watch(live, verifier.valid_until, ends)
 
 
 def route_shape(route: schema.Route) -> RouteShape:
@@ -178,6 +189,7 @@ def _route(
     identity: IdentityHeaders,
     upstreams: dict[str, Upstream],
     held: CredentialSources | None,
+    watch: Watch | None,
 ) -> Route:
     names = config.issuers if route.auth.issuers is None else route.auth.issuers
     settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
@@ -204,4 +216,17 @@ def _route(
         body_limit=config.server.limits.body_bytes if route.body_bytes is None else route.body_bytes,
         head_timeout_s=route.timeouts.head or upstream.config.timeouts.head,
         idle_timeout_s=route.timeouts.idle or upstream.config.timeouts.idle,
+        watch=watch,
+        websocket=_websocket_rules(route.websocket, has_cookies=sources is not None and bool(sources.cookies)),
+    )
+
+
+def _websocket_rules(websocket: schema.RouteWebsocket, *, has_cookies: bool) -> WebSocketRules:
+    origins = websocket.origins
+    return WebSocketRules(
+        enabled=websocket.enabled,
+        max_message=websocket.max_message,
+        idle_s=websocket.idle,
+        origins=None if origins is None else frozenset(origin.lower().encode() for origin in origins),
+        has_cookies=has_cookies,
     )

@@ -33,6 +33,7 @@ from gateway.denylist.strict import StrictCheck
 from gateway.errors import BadResponse, DenylistStale, GatewayError, TokenRevoked, Unexpected
 from gateway.http_date import http_date
 from gateway.identity import IdentityHeaders
+from gateway.live import Watch
 from gateway.policy import Policy
 from gateway.problem import problem_response
 from gateway.routing.table import RouteTable
@@ -45,6 +46,7 @@ from gateway.upstream.endpoints import Upstream
 from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
 from gateway.upstream.headers import RequestHeaders, body_length, request_id
 from gateway.upstream.peer import Peers
+from gateway.websocket import Offer, WebSocketRules, carry
 
 Message = dict[str, Any]  # ASGI scopes and messages are open mappings
 Receive = Callable[[], Awaitable[Message]]
@@ -74,10 +76,12 @@ class Route:
     body_limit: int  # bytes
     head_timeout_s: float
     idle_timeout_s: float
+    watch: Watch | None  # of what lasts longer than its permission; None: nobody does
+    websocket: WebSocketRules
 
 
 class Pipeline:
-    """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
+    """The path of every request through one generation: an ASGI app without state of its own."""
 
     __slots__ = ("_peers", "_record", "_replica", "_statuses", "_strict", "_verifier", "routes")
 
@@ -103,8 +107,14 @@ class Pipeline:
         self._strict = strict
         self._statuses = statuses
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens, and account for it."""
+    async def upgrade(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one `websocket` scope: by the steps of a request, since its handshake is one."""
+        await receive()  # `websocket.connect`
+        offer = Offer.of(scope, receive, send)
+        await self(offer.as_request(scope), receive, offer.refuse, offer)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send, offer: Offer | None = None) -> None:
+        """Answer one request, whatever happens, and account for it; with `offer` it asks for a WebSocket."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         host = b""
         for name, value in headers:
@@ -141,7 +151,10 @@ class Pipeline:
                 head_timeout_s=route.head_timeout_s,
                 idle_timeout_s=route.idle_timeout_s,
             )
-            await forward(request, route.upstream, receive, send, exchange)
+            if offer is None:
+                await forward(request, route.upstream, receive, send, exchange, route.watch, token)
+            else:
+                await carry(offer, request, route.upstream, route.websocket, route.watch, token, exchange)
         except GatewayError as error:
             await self._refuse(error, exchange, send)
         except (asyncio.CancelledError, ClientGone):

@@ -104,7 +104,7 @@ class Replica:
         self._mark = 0
         self._shared: dict[int, int] = {}
         self._watched: Container[str] = ()
-        self._on_denial: Callable[[str], None] = str  # of no effect
+        self._on_denial: Callable[[str], object] = str  # of no effect
 
     def __len__(self) -> int:
         return sum(group.size for group in self._all_groups())
@@ -224,7 +224,7 @@ class Replica:
             self._on_denial(key)
         return True
 
-    def watch(self, keys: Container[str], on_denial: Callable[[str], None]) -> None:
+    def watch(self, keys: Container[str], on_denial: Callable[[str], object]) -> None:
         """Call `on_denial` after every entry that is taken in under one of `keys`, which may change at any time.
 
         One watcher; it is called in the middle of the store's work, so it does little and raises nothing.

@@ -50,6 +50,9 @@ class App(Protocol):
     def begin_drain(self) -> None:
         """Be unready from now on."""
 
+    def end_live(self) -> None:
+        """Tell WebSockets and event streams that this process goes away; the listener is closed."""
+
     async def reload(self) -> None:
         """Look at the configuration file again, now."""
 
@@ -106,10 +109,14 @@ class EdgeServer(uvicorn.Server):
     def _connection(self) -> asyncio.Protocol:
         return HardenedProtocol(self.config, self.server_state, {})  # type: ignore[arg-type]  # it is an EdgeConfig
 
-    async def drain(self, drain_s: float) -> None:
-        """Close the listener, let requests in flight finish for `drain_s` seconds, then end them."""
+    def close_listener(self) -> None:
+        """Accept no further connection."""
         for server in self.servers:
             server.close()
+
+    async def drain(self, drain_s: float) -> None:
+        """Close the listener, let requests in flight finish for `drain_s` seconds, then end them."""
+        self.close_listener()
         for connection in tuple(self.listener.connections):
             connection.shutdown()
         if not await self._until_idle(drain_s):
@@ -188,6 +195,8 @@ class Worker:
         logger.info("stopping: unready for %gs, then up to %gs for requests in flight", server.announce, server.drain)
         self._app.begin_drain()
         await asyncio.sleep(server.announce)
+        self._edge.close_listener()
+        self._app.end_live()
         await self._edge.drain(server.drain)
         await self._admin.drain(ADMIN_DRAIN_S)
 

@@ -51,6 +51,14 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_request_body_bytes_total": _counter("Bytes of request bodies.", "route"),
     "gateway_response_body_bytes_total": _counter("Bytes of response bodies.", "route"),
     "gateway_tokens_remembered_total": _counter("Requests whose token's signature was remembered, not computed."),
+    "gateway_live_connections": _gauge(
+        "WebSockets, event streams (`events`) and other responses that last, by kind.", "kind"
+    ),
+    "gateway_live_ended_total": _counter(
+        "Live connections ended by the gateway, by kind and reason (token_revoked, token_expired, going_away).",
+        "kind",
+        "reason",
+    ),
     # server
     "gateway_connections": _gauge("Open client connections.", "listener"),
     "gateway_connections_accepted_total": _counter("Client connections accepted.", "listener"),

@@ -210,6 +210,15 @@ class Connection(asyncio.Protocol):
         self.close()
         self._wake()
 
+    def interrupt(self, error: Exception) -> None:
+        """End a response that is being streamed, for a reason that has nothing to do with it."""
+        if self._waiter is None and self.holder is not None:
+            # The holder waits for its client to read, and would not see the error before it does.
+            self.stalled = True
+            self.holder.cancel()
+        else:
+            self.fail(error)
+
     def release(self) -> None:
         """Give the connection back, once per `begin`: kept if both messages ended as they said, closed otherwise."""
         head = self.head

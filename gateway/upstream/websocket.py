@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
@@ -87,7 +87,6 @@ class UpstreamHandshake:
     subprotocols: Sequence[str]  # offered to the upstream, in order
     request_id: bytes
     max_message: int  # bytes, either way
-    idle_s: float  # longest time without a message; the client's leg watches it
     head_timeout_s: float
 
 
@@ -200,6 +199,11 @@ class Relay:
         self._send = send
         self._exchange = exchange
         self._told: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+    @property
+    def kind(self) -> Literal["websocket"]:
+        """What kind of connection this is."""
+        return "websocket"
 
     def end(self, code: str) -> None:
         """End both sides: `code` is an error's (`token_revoked`, `token_expired`), or `going_away`."""
