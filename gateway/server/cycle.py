@@ -1,4 +1,4 @@
-"""One request and its response, as ASGI sees them: `receive`, `send`, and the task that calls the application.
+"""One request and its response, as ASGI sees them: `receive`, `send`, and the strand that calls the application.
 
 A body goes from the parser to `receive()` in the chunks it arrived in; nothing is gathered. A response head waits for
 the first body message, so that both leave in one write; an application that has a head but no body yet sends an empty
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, Unexpected
 from gateway.server.head import STATUS_LINES, Header
+from gateway.strand import Strand
 
 if TYPE_CHECKING:
     from gateway.server.connection import ClientConnection
@@ -71,7 +72,7 @@ class Cycle:
         "expects_continue",
         "keep_alive",
         "scope",
-        "task",
+        "strand",
     )
 
     def __init__(self, connection: ClientConnection, scope: Message, keep_alive: bool, expects_continue: bool) -> None:
@@ -79,7 +80,7 @@ class Cycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
-        self.task: asyncio.Task[None] | None = None
+        self.strand: Strand | None = None
         self.disconnected = False
         # request body
         self.chunks: deque[bytes] | None = None  # made with the first chunk: most requests have no body
@@ -130,9 +131,6 @@ class Cycle:
             if self._state != _DONE and not self.disconnected:
                 logger.exception("the application failed")
             self._fail(Unexpected())
-        finally:
-            if self.task is not None:
-                connection.listener.tasks.discard(self.task)
 
     def _fail(self, error: GatewayError) -> None:
         if self.disconnected or self._state == _DONE:

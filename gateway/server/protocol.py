@@ -31,6 +31,7 @@ from gateway.server.head import (
     read_target,
 )
 from gateway.server.listener import Listener
+from gateway.strand import Strand
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -69,7 +70,18 @@ _NO_HOST = Framing(b"?", 0, False)  # equals no Host: `?` is not one
 class HardenedProtocol(ClientConnection):
     """A client connection as the event loop makes it."""
 
-    __slots__ = ("_fields", "_fresh", "_head_read", "_parser", "_plain", "_replaying", "_silent", "_size", "_watched")
+    __slots__ = (
+        "_fields",
+        "_fresh",
+        "_head_read",
+        "_parser",
+        "_plain",
+        "_replaying",
+        "_silent",
+        "_size",
+        "_starting",
+        "_watched",
+    )
 
     def __init__(
         self,
@@ -89,6 +101,7 @@ class HardenedProtocol(ClientConnection):
         self._head_read = 0  # bytes of an incomplete head before them
         self._silent = 0  # bytes since the last piece of a body: chunk extensions, trailers
         self._replaying = False  # a head is fed a second time, to read the body behind an Upgrade
+        self._starting: Strand | None = None  # of a request whose head has just been read
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what it may keep before it calls back."""
@@ -109,6 +122,10 @@ class HardenedProtocol(ClientConnection):
                 self._refuse(HeaderTooLarge())
         elif self._phase == BODY and self._silent > self.listener.head_bytes + size:
             self._refuse(HeaderTooLarge("The chunk extensions or trailers are too large."))
+        if self._starting is not None:
+            # Not in the parser's callback: before this returns, the request may be answered and the connection closed.
+            strand, self._starting = self._starting, None
+            strand.start()
 
     def _parse_failed(self, exc: httptools.HttpParserError) -> None:
         cause = exc.__context__
@@ -218,7 +235,7 @@ class HardenedProtocol(ClientConnection):
         self._silent = 0
         self._discarding = -1
         if self._active is None:
-            self._begin(cycle)
+            self._starting = self._begin(cycle)
         else:
             self._enqueue(cycle)
 

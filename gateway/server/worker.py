@@ -120,15 +120,15 @@ class EdgeServer(uvicorn.Server):
         for connection in tuple(self.listener.connections):
             connection.shutdown()
         if not await self._until_idle(drain_s):
-            logger.warning("ending %d requests that outlasted the drain time", len(self.listener.tasks))
-            for task in tuple(self.listener.tasks):
-                task.cancel()
+            logger.warning("ending %d requests that outlasted the drain time", len(self.listener.strands))
+            for strand in tuple(self.listener.strands):
+                strand.cancel()
             await self._until_idle(CANCEL_S)
         self.listener.stop()
 
     async def _until_idle(self, timeout: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout
-        while self.listener.connections or self.listener.tasks:
+        while self.listener.connections or self.listener.strands:
             if asyncio.get_running_loop().time() >= deadline:
                 return False
             await asyncio.sleep(0.02)

@@ -394,7 +394,7 @@ async def test_a_client_that_leaves_cancels_its_request() -> None:
             await client.send(_get(_H))
             await asyncio.wait_for(started.wait(), 5)
         await asyncio.wait_for(cancelled.wait(), 5)
-        while server.listener.tasks or server.listener.connections:
+        while server.listener.strands or server.listener.connections:
             await asyncio.sleep(0)
 
 

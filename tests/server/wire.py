@@ -124,9 +124,9 @@ async def edge(application: Callable[..., Any], **limits: Any) -> AsyncIterator[
         listener.stop()
         for connection in tuple(listener.connections):
             connection.shutdown()
-        for task in tuple(listener.tasks):
-            task.cancel()
-        await asyncio.gather(*listener.tasks, return_exceptions=True)
+        for strand in tuple(listener.strands):
+            strand.cancel()
+        await asyncio.gather(*listener.strands, return_exceptions=True)
 
 
 class Echo:
