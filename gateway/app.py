@@ -19,6 +19,7 @@ from gateway.admin import create_admin
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
+from gateway.denylist.intake import Intake
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from gateway.denylist.strict import StrictCheck
@@ -69,9 +70,15 @@ class App:
             self._replica = Replica(config.denylist.prefix)
             self._store = open_store(config.denylist, self._replica)
         self._strict = StrictCheck(self._store) if self._store is not None else None
+        self._intake = Intake(self._store) if self._store is not None else None
         self._live = LiveConnections(self._replica)
         self._around = Surroundings(
-            self._replica, Peers(config.server.trusted_proxies), self.record, strict=self._strict, live=self._live
+            self._replica,
+            Peers(config.server.trusted_proxies),
+            self.record,
+            strict=self._strict,
+            intake=self._intake,
+            live=self._live,
         )
         self.current: Generation = build(config, self._around, None)
         self._watch = ConfigWatch(config_path, self.apply)
@@ -92,7 +99,7 @@ class App:
         generation.in_flight += 1
         try:
             if scope["type"] == "http":
-                await generation.pipeline(scope, receive, send)
+                await generation.entry(scope, receive, send)
             else:
                 await generation.pipeline.upgrade(scope, receive, send)
         finally:
@@ -180,6 +187,8 @@ class App:
             found.append(self._replica)
         if self._strict is not None:
             found.append(self._strict)
+        if self._intake is not None:
+            found.append(self._intake)
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.config import schema
+from gateway.denylist.intake import Intake
 from gateway.denylist.replica import Replica
 from gateway.denylist.strict import StrictCheck
 from gateway.errors import KeysUnavailable
 from gateway.identity import IdentityHeaders
+from gateway.inlets.mount import Application, Mount, build_inlets
 from gateway.keys.source import KeySource, build_key_source
 from gateway.live import LiveConnections, Watch
 from gateway.pipeline import Pipeline, Route
@@ -53,6 +55,7 @@ class Surroundings:
     peers: Peers
     record: Callable[[Exchange], None]
     strict: StrictCheck | None = None
+    intake: Intake | None = None
     live: LiveConnections | None = None  # None: nothing that lasts is ended
 
 
@@ -66,7 +69,8 @@ class Generation:
     identity: IdentityHeaders
     keys: dict[str, KeySource]
     upstreams: dict[str, Upstream]
-    statuses: dict[str, StatusLists] = field(default_factory=dict)
+    statuses: dict[str, StatusLists]
+    entry: Application  # the pipeline, behind the inlets if there are any
     in_flight: int = 0
     _ended: asyncio.Event | None = field(default=None, repr=False)
 
@@ -133,7 +137,8 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     )
     statuses = _statuses(config, keys, previous)
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
-    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses)
+    entry = _entry(config, around, pipeline, verifier, keys)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry)
 
 
 def _watch(live: LiveConnections | None, verifier: Verifier, *, ends: bool) -> Watch | None:
@@ -152,6 +157,15 @@ def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -
         return build_key_source(name, issuer)
     except (OSError, ValueError) as exc:
         raise UnusableConfig(f"issuers.{name}: {exc}") from exc
+
+
+def _entry(
+    config: schema.Config, around: Surroundings, pipeline: Pipeline, verifier: Verifier, keys: dict[str, KeySource]
+) -> Application:
+    if around.intake is None:
+        return pipeline
+    inlets = build_inlets(config, keys, verifier, around.intake)
+    return Mount(inlets, pipeline, around.intake, around.peers, around.record) if inlets else pipeline
 
 
 def _statuses(config: schema.Config, keys: dict[str, KeySource], previous: Generation | None) -> dict[str, StatusLists]:

@@ -36,6 +36,7 @@ STRANGERS = [
     ("gateway.issuer", "gateway.pipeline"),
     ("gateway.issuer", "gateway.tokens"),
     ("gateway.issuer", "gateway.admin"),
+    ("gateway.inlets", "gateway.pipeline"),
     ("gateway.pipeline", "gateway.config.load"),
     ("gateway.tokens", "gateway.denylist"),
     ("gateway.errors", "gateway.config"),

@@ -107,6 +107,9 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_denylist_lookups_total": _counter(
         "Requests of strict routes, by what the store said (clear, denied, unanswered).", "outcome"
     ),
+    "gateway_revocations_received_total": _counter(
+        "Revocations that came in, by source and outcome (accepted, ignored, refused, failed).", "source", "outcome"
+    ),
     "gateway_denylist_propagation_seconds": _histogram("From the writer's moment in the value to being in force."),
     "gateway_denylist_apply_seconds": _histogram("From the word of a change to its being in force."),
     # upstreams
