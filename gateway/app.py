@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
 from gateway.admin import create_admin
@@ -81,6 +82,9 @@ class App:
             live=self._live,
         )
         self.current: Generation = build(config, self._around, None)
+        self._retiring: list[Generation] = []  # replaced, and still with requests
+        self._generation = 1
+        self._loaded_at = time()
         self._watch = ConfigWatch(config_path, self.apply)
         self._running: dict[Runs, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -192,7 +196,9 @@ class App:
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:
-        """Reloads and faults of background work."""
+        """Which configuration is in use, reloads, and faults of background work."""
+        yield Sample("gateway_config_generation", {}, self._generation)
+        yield Sample("gateway_config_loaded_timestamp_seconds", {}, self._loaded_at)
         for outcome, count in self._reloads.items():
             yield Sample("gateway_config_reloads_total", {"outcome": outcome}, count)
         yield Sample("gateway_background_faults_total", {}, self._faults)
@@ -233,15 +239,22 @@ class App:
         for resource in kept.difference(previous.resources()):
             self.start(resource)
         self._reloads["ok"] += 1
+        self._generation += 1
+        self._loaded_at = time()
         logger.info(
             "configuration applied: %d routes, %d upstreams", len(generation.config.routes), len(generation.upstreams)
         )
+        self._retiring.append(previous)
         self._tasks.create_task(self._retire(previous, [part for part in previous.resources() if part not in kept]))
 
     async def _retire(self, generation: Generation, leaving: list[Resource]) -> None:
         """Close what the new generation did not take over, once the last request that may use it has ended."""
         await generation.drained()
+        self._retiring.remove(generation)
         for part in leaving:
+            # It may have been carried over from a generation that is not empty yet.
+            for older in [other for other in self._retiring if part in other.resources()]:
+                await older.drained()
             task = self._running.pop(part, None)
             if task is not None:
                 task.cancel()

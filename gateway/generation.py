@@ -87,7 +87,7 @@ class Generation:
     async def drained(self) -> None:
         """Until the last request has ended; call it once the generation gets no new ones."""
         if self.in_flight:
-            self._ended = asyncio.Event()
+            self._ended = self._ended or asyncio.Event()  # several may wait
             await self._ended.wait()
 
     async def warm(self, previous: Generation | None) -> None:
