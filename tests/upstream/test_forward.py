@@ -204,6 +204,7 @@ async def test_a_violation_is_bad_response_and_closes_the_connection(case: str) 
             await fetch(upstream, client)
         assert client.messages == []
         assert _pool(upstream).open_connections == 0
+        assert _pool(upstream).malformed == 1
 
 
 @pytest.mark.parametrize(
@@ -228,6 +229,7 @@ async def test_an_upstream_that_dies_inside_a_body_aborts_the_response(answer: b
         assert (client.status, client.body, client.is_complete) == (200, b"hel", False)
         assert client.exchange.code == "bad_response"
         assert _pool(upstream).open_connections == 0
+        assert _pool(upstream).malformed == 1
 
 
 async def test_a_malformed_chunk_aborts_the_response() -> None:
