@@ -77,6 +77,8 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_build": _gauge("1, with the version.", "version", merge="max"),
     # configuration
     "gateway_config_reloads_total": _counter("Configuration changes seen, by outcome (ok, refused).", "outcome"),
+    "gateway_config_generation": _gauge("Number of the configuration in use, from 1; the oldest one.", merge="min"),
+    "gateway_config_loaded_timestamp_seconds": _gauge("When the configuration in use was loaded.", merge="min"),
     "gateway_background_faults_total": _counter("Background tasks that failed and were started again."),
     "gateway_ready": _gauge("1 while ready for traffic; 0 if any worker is not.", merge="min"),
     # tokens and keys
