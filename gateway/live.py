@@ -57,7 +57,7 @@ class Live(Protocol):
 class _Entry:
     """One settled connection."""
 
-    __slots__ = ("connection", "is_gone", "is_queued", "keys", "kind", "token", "until")
+    __slots__ = ("connection", "is_gone", "is_queued", "must_go", "keys", "kind", "token", "until")
 
     def __init__(self, connection: Live, token: Token | None, until: float) -> None:
         self.connection = connection
@@ -65,7 +65,8 @@ class _Entry:
         self.token = token  # None: nothing that becomes of a token ends it
         self.keys = () if token is None else tuple(_keys(token))
         self.until = until  # epoch seconds
-        self.is_queued = False  # and stays so once it was told
+        self.is_queued = False  # to be looked at; stays so once it was told to end
+        self.must_go = False  # whatever its token says, the process stops
         self.is_gone = False
 
     def __lt__(self, other: _Entry) -> bool:
@@ -85,7 +86,7 @@ class LiveConnections:
         self._by_key: dict[str, dict[_Entry, None]] = {}
         self._expiring: list[_Entry] = []  # a heap; who is gone stays until it comes up, or too many are
         self._sooner = asyncio.Event()
-        self._queued: deque[tuple[_Entry, str]] = deque()  # to be judged or told, in order
+        self._queued: deque[_Entry] = deque()  # to be judged, and told if need be, in order
         self._ended = {(kind, reason): 0 for kind in KINDS for reason in REASONS}
         if replica is not None:
             replica.watch(self._by_key, self._denied)
@@ -96,11 +97,16 @@ class LiveConnections:
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
-    def enter(self, connection: Live, token: Token | None, valid_until: Callable[[Token], float]) -> None:
-        """Take in a connection that may last; `valid_until` tells when a token expires, in epoch seconds.
+    def enter(
+        self, connection: Live, token: Token | None, valid_until: Callable[[Token], float], *, lasts: bool = False
+    ) -> None:
+        """Take in a connection that may last, or does; `valid_until` tells when a token expires, in epoch seconds.
 
         With `token` None only the end of the process ends it.
         """
+        if lasts:
+            self._settle(connection, token, valid_until)
+            return
         self._unsettled[connection] = (token, valid_until)
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_all)
@@ -126,17 +132,18 @@ class LiveConnections:
         self._settling = None
         unsettled, self._unsettled = self._unsettled, {}
         for connection, (token, valid_until) in unsettled.items():
-            self._settle(_Entry(connection, token, math.inf if token is None else valid_until(token)))
+            self._settle(connection, token, valid_until)
 
-    def _settle(self, entry: _Entry) -> None:
-        self._entries[entry.connection] = entry
+    def _settle(self, connection: Live, token: Token | None, valid_until: Callable[[Token], float]) -> None:
+        entry = _Entry(connection, token, math.inf if token is None else valid_until(token))
+        self._entries[connection] = entry
         for key in entry.keys:
             self._by_key.setdefault(key, {})[entry] = None
         if entry.until < math.inf:
             if not self._expiring or entry.until < self._expiring[0].until:
                 self._sooner.set()
             heapq.heappush(self._expiring, entry)
-        self._queue(entry, "")  # it was allowed a moment ago, by what was known then
+        self._queue(entry)  # it was allowed a moment ago, by what was known then
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -155,7 +162,7 @@ class LiveConnections:
         """End what has expired; seconds until the next look."""
         heap = self._expiring
         while heap and heap[0].until <= now:
-            self._queue(heapq.heappop(heap), "")
+            self._queue(heapq.heappop(heap))
         soon = heap[0].until - now if heap else _LONGEST_SLEEP_S
         return max(_SHORTEST_SLEEP_S, min(soon, _LONGEST_SLEEP_S))
 
@@ -164,15 +171,17 @@ class LiveConnections:
         self._settle_all()
         for entry in self._entries.values():
             if entry.kind != "response":
-                self._queue(entry, GOING_AWAY)
+                entry.must_go = True
+                self._queue(entry)
 
     def _denied(self, key: str) -> None:
         """The replica has taken in an entry under this key, which somebody's token has."""
         for entry in self._by_key[key]:
-            self._queue(entry, "")
+            self._queue(entry)
 
     def _judge(self, entry: _Entry) -> str:
-        return "" if entry.token is None else self.verdict(entry.token, entry.until)
+        reason = "" if entry.token is None else self.verdict(entry.token, entry.until)
+        return reason or (GOING_AWAY if entry.must_go else "")
 
     def verdict(self, token: Token, until: float) -> str:
         """Why a connection with this token should end now, as an error's code; "" if it may go on."""
@@ -181,19 +190,19 @@ class LiveConnections:
             return TokenRevoked.code
         return TokenExpired.code if until <= now else ""
 
-    def _queue(self, entry: _Entry, reason: str) -> None:
-        """Let it be told to end, or with no `reason` yet, be judged."""
+    def _queue(self, entry: _Entry) -> None:
+        """Look at it soon."""
         if entry.is_queued or entry.is_gone:
             return
         entry.is_queued = True
         if not self._queued:
             asyncio.get_running_loop().call_soon(self._tell_some)
-        self._queued.append((entry, reason))
+        self._queued.append(entry)
 
     def _tell_some(self) -> None:
         for _ in range(min(SLICE, len(self._queued))):
-            entry, reason = self._queued.popleft()
-            reason = reason or self._judge(entry)
+            entry = self._queued.popleft()
+            reason = self._judge(entry)
             if entry.is_gone or not reason:
                 entry.is_queued = False
                 continue
@@ -223,9 +232,9 @@ class Watch:
     valid_until: Callable[[Token], float]
     ends: bool  # False: they may finish, whatever becomes of their token
 
-    def enter(self, connection: Live, token: Token | None) -> None:
-        """Take in a connection that may last."""
-        self.live.enter(connection, token if self.ends else None, self.valid_until)
+    def enter(self, connection: Live, token: Token | None, *, lasts: bool = False) -> None:
+        """Take in a connection that may last, or does."""
+        self.live.enter(connection, token if self.ends else None, self.valid_until, lasts=lasts)
 
     def leave(self, connection: Live) -> None:
         """It has ended."""

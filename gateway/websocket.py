@@ -130,7 +130,7 @@ async def carry(
     try:
         await offer.send(accept)
         if watch is not None:
-            watch.enter(relay, token)
+            watch.enter(relay, token, lasts=True)
         await relay.run()
     finally:
         leg.transport.abort()
