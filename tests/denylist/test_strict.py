@@ -4,57 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from gateway.denylist.contract import StoreRefused, StoreUnavailable
-from gateway.denylist.grammar import Entry
-from gateway.denylist.lookups import Lookups
 from gateway.denylist.strict import StrictCheck
 from tests.denylist.conftest import Follow
 from tests.denylist.deployments import Site
+from tests.denylist.scripted_store import ScriptedStore
 
 pytestmark = pytest.mark.asyncio
-
-
-class ScriptedStore:
-    """A store whose answers are written down; it notes each round trip."""
-
-    def __init__(self, values: dict[str, bytes] | None = None, *, silent: bool = False) -> None:
-        self.values = values or {}
-        self.silent = silent
-        self.trips: list[list[str]] = []
-        self._lookups = Lookups(self._read, 0.05)
-
-    async def _read(self, keys: list[str]) -> dict[str, bytes | None]:
-        self.trips.append(keys)
-        if self.silent:
-            await asyncio.Event().wait()
-        return {key: self.values.get(key) for key in keys}
-
-    async def lookup(self, keys: Sequence[str]) -> list[bytes | None]:
-        """As any store."""
-        return await self._lookups.ask(keys)
-
-    async def run(self) -> None:
-        """Nothing beside."""
-
-    async def add(self, entry: Entry) -> None:
-        """Takes it."""
-        self.values[entry.key] = entry.value.encode()
-
-    async def remove(self, key: str) -> bool:
-        """Gives it up."""
-        return self.values.pop(key, None) is not None
-
-    async def entries(self, kind: str | None = None, issuer: str | None = None) -> AsyncIterator[Entry]:
-        """Nothing."""
-        return
-        yield
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 def counts(check: StrictCheck) -> dict[str, float]:
