@@ -248,7 +248,7 @@ def response_headers(headers: Iterable[Header], status: int, request_id: bytes, 
         elif name == b"content-length":
             if status != 204:
                 kept.append(pair)
-        elif name == b"connection":
+        elif name == b"connection" and pair[1] not in _NOMINATES_NOTHING:
             nominated.update(option.strip().lower() for option in pair[1].split(b","))
     if nominated:
         nominated -= {b"content-length", b"date"}  # framing is not theirs to take away, nor is what a clock relies on

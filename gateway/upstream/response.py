@@ -1,23 +1,23 @@
 """How an upstream's response is framed: RFC 9112 as rules without sockets, stricter than the RFC asks of a client.
 
-llhttp (through httptools) reads the bytes of a head; what it lets pass and a proxy must not is refused here:
+A head is read line by line against two patterns without any leniency, and what they mean together is judged:
 
-    version other than 1.0 or 1.1, blank lines before the status line      llhttp accepts both
+    version other than 1.0 or 1.1, blank lines before the status line      clients usually accept both
+    line breaks other than CR LF, folded lines, control characters         likewise
     Transfer-Encoding other than exactly `chunked`                         it would reach the client undecoded (§6.1)
     Transfer-Encoding in an HTTP/1.0 response                              "treat the message as faulty" (§6.1)
     Transfer-Encoding beside Content-Length, Content-Length twice          two readings of one message (§6.3)
     101 Switching Protocols                                                we never ask for an upgrade
 
-Bodies never pass through llhttp: it copies each chunk and calls back for it, while a body of known length needs
-counting only. `ChunkedBody` therefore reads the chunked coding itself, with no leniency at all.
+llhttp, which reads the requests, is not used here: it would copy each piece of a body and call back for it, while a body
+of known length needs counting only, and it cannot be told that the next bytes are another head. `ChunkedBody` reads the
+chunked coding with as little leniency.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-
-import httptools
 
 Header = tuple[bytes, bytes]
 
@@ -30,6 +30,12 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 MAX_SIZE_LINE_BYTES: Final = 4 * 1024
 
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([0-9]{3})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_KNOWN_STATUSES: Final = 64
+_KNOWN_FIELDS: Final = 1024
+_KNOWN_BYTES: Final = 256  # of a line; a longer one is hardly ever the same twice
 
 
 class MalformedResponse(Exception):
@@ -46,16 +52,59 @@ class ResponseHead(NamedTuple):
     version: str  # "1.0" or "1.1"
 
 
-class _Fields:
-    """Collects what llhttp reports."""
+class _Lines:
+    """What lines of response heads mean. The lines of one upstream's responses are nearly always the same.
 
-    __slots__ = ("headers",)
+    Filled by `parse_head`, each line once and strictly; valid for ever, for a line means what it means; emptied when it
+    is full, so that lines which never come again (ETag, Set-Cookie) cost what reading them costs and no memory.
+    """
+
+    __slots__ = ("fields", "statuses")
 
     def __init__(self) -> None:
-        self.headers: list[Header] = []
+        self.statuses: dict[bytes, tuple[int, str]] = {}
+        self.fields: dict[bytes, Header] = {}
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+    def read_status(self, line: bytes) -> tuple[int, str]:
+        """Status and version of a status line. Raises `MalformedResponse`."""
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise MalformedResponse("not an HTTP/1.x status line")
+        meaning = (int(match[2]), match[1].decode())
+        if not 100 <= meaning[0] <= 599:
+            raise MalformedResponse(f"unusable status {meaning[0]}")
+        if len(self.statuses) >= _KNOWN_STATUSES:
+            self.statuses.clear()
+        if len(line) <= _KNOWN_BYTES:
+            self.statuses[line] = meaning
+        return meaning
+
+    def read_fields(self, lines: list[bytes]) -> list[Header]:
+        """The fields of field lines. Raises `MalformedResponse`."""
+        known = self.fields
+        headers = []
+        for line in lines:
+            field = known.get(line)
+            if field is None:
+                field = _read_field(line)
+                if len(line) <= _KNOWN_BYTES:
+                    if len(known) >= _KNOWN_FIELDS:
+                        known.clear()
+                    known[line] = field
+            headers.append(field)
+        return headers
+
+
+_LINES: Final = _Lines()
+
+
+def _read_field(line: bytes) -> Header:
+    match = _FIELD_LINE.fullmatch(line)
+    if match is None:
+        raise MalformedResponse("not a field line")
+    name, value = match[1].lower(), match[2]
+    # The optional white space at the end (§5.1) must not count where a value decides about framing.
+    return name, value.rstrip(b" \t") if name in _FRAMING else value
 
 
 def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
@@ -63,25 +112,22 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
 
     `head_only` tells that the request was HEAD. Raises `MalformedResponse`.
     """
-    if not head.startswith(b"HTTP/1."):
-        raise MalformedResponse("not an HTTP/1.x status line")
-    fields = _Fields()
-    parser = httptools.HttpResponseParser(fields)
+    lines = head.split(b"\r\n")
+    known = _LINES
+    status, version = known.statuses.get(lines[0]) or known.read_status(lines[0])
+    del lines[-2:], lines[0]  # each of the two line ends leaves an empty piece
     try:
-        parser.feed_data(head)
-    except httptools.HttpParserUpgrade as error:
-        raise MalformedResponse("101 without an upgrade request") from error
-    except httptools.HttpParserError as error:
-        raise MalformedResponse(str(error) or type(error).__name__) from error
-    status: int = parser.get_status_code()
-    headers = fields.headers
+        fields = known.fields
+        headers = [fields[line] for line in lines]
+    except KeyError:
+        headers = known.read_fields(lines)
     if len(headers) > MAX_HEADERS:
         raise MalformedResponse("too many header fields")
-    if 200 <= status <= 599:
-        return _frame(status, headers, head_only, "1.1" if head.startswith(b"HTTP/1.1") else "1.0")
-    if 100 <= status <= 199 and status != 101:
-        return None
-    raise MalformedResponse(f"unusable status {status}")
+    if status >= 200:
+        return _frame(status, headers, head_only, version)
+    if status == 101:
+        raise MalformedResponse("101 without an upgrade request")
+    return None
 
 
 def _frame(status: int, headers: list[Header], head_only: bool, version: str) -> ResponseHead:
@@ -89,12 +135,9 @@ def _frame(status: int, headers: list[Header], head_only: bool, version: str) ->
     length = -1
     chunked = False
     connection = b""
-    for at, (name, value) in enumerate(headers):
+    for name, value in headers:
         if name not in _FRAMING:
             continue
-        if value[-1:].isspace():  # llhttp leaves the optional white space at the end (§5.1)
-            value = value.rstrip(b" \t")
-            headers[at] = (name, value)
         if name == b"connection":
             connection += b"," + value.lower()
         elif name == b"content-length":
@@ -108,7 +151,7 @@ def _frame(status: int, headers: list[Header], head_only: bool, version: str) ->
     if chunked and (length >= 0 or version == "1.0"):
         raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
     # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
-    keep_alive = version == "1.1" and (not connection or b"close" not in _options(connection))
+    keep_alive = version == "1.1" and (b"close" not in connection or b"close" not in _options(connection))
     if head_only or status in (204, 304):
         return ResponseHead(status, headers, 0, keep_alive and not (chunked and status in (204, 304)), version)
     if chunked:
