@@ -57,7 +57,7 @@ class Live(Protocol):
 class _Entry:
     """One settled connection."""
 
-    __slots__ = ("connection", "is_gone", "is_queued", "must_go", "keys", "kind", "token", "until")
+    __slots__ = ("connection", "is_gone", "is_queued", "keys", "kind", "must_go", "token", "until")
 
     def __init__(self, connection: Live, token: Token | None, until: float) -> None:
         self.connection = connection

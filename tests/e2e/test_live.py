@@ -103,13 +103,13 @@ def site(
         f"http://127.0.0.1:{sockets.port}",
         workers=workers,
         extra=f"denylist: {{store: {redis_url}}}\n",
-        routes=f"""\
-  - {{name: events, path: /api/events, upstream: events}}
-  - {{name: download, path: /api/download, upstream: events}}
-  - {{name: plain, path: /plain, upstream: app, websocket: false}}
-  - {{name: small, path: /small, upstream: app, websocket: {{max_message: 1KiB, origins: ["https://app.example"]}}}}
-  - {{name: patient, path: /patient, upstream: app, on_revoke: finish}}
-  - {{name: cookie, path: /cookie, upstream: app, credentials: {{cookie: session}}}}
+        routes="""\
+  - {name: events, path: /api/events, upstream: events}
+  - {name: download, path: /api/download, upstream: events}
+  - {name: plain, path: /plain, upstream: app, websocket: false}
+  - {name: small, path: /small, upstream: app, websocket: {max_message: 1KiB, origins: ["https://app.example"]}}
+  - {name: patient, path: /patient, upstream: app, on_revoke: finish}
+  - {name: cookie, path: /cookie, upstream: app, credentials: {cookie: session}}
 """,
     ).replace("upstreams:\n", f"upstreams:\n  events: {{endpoints: [{events.url}]}}\n")
 
@@ -298,7 +298,7 @@ async def test_a_revoked_user_loses_every_live_connection_and_nobody_else_does(
     redis_server: RedisServer,
     start_gateway: Start,
 ) -> None:
-    """One SET, two workers: the user's WebSockets close with 1008, streams say why, and coming back gets the same code."""
+    """One SET, two workers: the user's WebSockets close with 1008, streams say why, and coming back gets the same."""
     async with (
         start_gateway(site(issuer, sockets, events, redis_server.url, workers=2)) as gateway,
         opened(gateway, "/api/chat", issuer.token(sub="alice")) as first,
