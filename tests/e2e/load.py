@@ -193,8 +193,8 @@ def read_metrics(exposition: str) -> dict[str, float]:
 
 async def until(true: Callable[[], object], what: str, deadline_s: float = 10.0) -> None:
     """Wait for something in another process to become true; `true` may be a coroutine function."""
-    async with asyncio.timeout(deadline_s):
-        try:
+    try:
+        async with asyncio.timeout(deadline_s):
             while True:
                 found = true()
                 if asyncio.iscoroutine(found):
@@ -202,8 +202,8 @@ async def until(true: Callable[[], object], what: str, deadline_s: float = 10.0)
                 if found:
                     return
                 await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise AssertionError(what) from None
+    except TimeoutError:
+        raise AssertionError(what) from None
 
 
 async def run_cli(*args: str) -> str:

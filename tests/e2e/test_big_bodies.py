@@ -86,7 +86,7 @@ def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 def read_body(sock: socket.socket, head: bytes, rest: bytes, size: int) -> str:
     """Read a body by its framing, with pauses; its SHA-256. EOFError if it is cut short."""
     digest, pace, done = hashlib.sha256(), Pace(size, first_at=size // PAUSES // 2), 0
-    source = sock.makefile("rb", buffering=MIB)
+    source = sock.makefile("rb")
     buffered = _Prefixed(rest, source)
     if b"transfer-encoding: chunked" in head:
         while length := int(buffered.readline().split(b";")[0], 16):
