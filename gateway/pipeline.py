@@ -139,12 +139,14 @@ class Pipeline:
             exchange.route = route.name
             token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
             permit = route.policy.authorize(token)
-            identity = route.identity.render(permit)
+            identity = route.identity.lines(permit)
+            passed, ours = route.headers.build(headers, identity, peer, identifier, scope["http_version"])
             request = UpstreamRequest(
                 method=exchange.method.encode(),
                 target=_target(scope, route),
                 host=host,
-                headers=route.headers.build(headers, identity, peer, identifier, scope["http_version"]),
+                headers=passed,
+                lines=ours,
                 request_id=identifier,
                 body_length=body_length(headers),
                 body_limit=route.body_limit,

@@ -102,7 +102,7 @@ async def carry(
     handshake = UpstreamHandshake(
         target=request.target,
         host=request.host,
-        headers=request.headers,
+        headers=request.fields,
         subprotocols=offer.subprotocols,
         request_id=request.request_id,
         max_message=rules.max_message,

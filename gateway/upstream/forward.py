@@ -65,12 +65,19 @@ class UpstreamRequest:
     method: bytes
     target: bytes  # the raw path and query, byte for byte as matched
     host: bytes  # the client's authority; an upstream may be configured to see its endpoint's instead
-    headers: list[Header]  # from RequestHeaders.build: neither Host nor framing
+    headers: list[Header]  # the client's, from RequestHeaders.build: neither Host nor framing
+    lines: bytes  # ours, from there too: rendered from what was checked when it was made
     request_id: bytes
     body_length: int | None = NO_BODY  # bytes; None: chunked; NO_BODY: none (from headers.body_length)
     body_limit: int = 10 * 2**20
     head_timeout_s: float = 30.0
     idle_timeout_s: float = 60.0
+
+    @property
+    def fields(self) -> list[Header]:
+        """All fields, the client's and ours."""
+        ours = [line.partition(b": ") for line in self.lines.split(b"\r\n")[:-1]]
+        return [*self.headers, *((name, value) for name, _, value in ours)]
 
 
 async def forward(
@@ -288,7 +295,7 @@ class _Conversation:
                 await self._stream(connection, start)
                 return
             self._events = EventStream.of(head.headers)
-            watch.enter(self, self._token)
+            watch.enter(self, self._token, lasts=self._events is not None)
             try:
                 await self._stream(connection, start)
             finally:
@@ -385,8 +392,8 @@ class _Conversation:
 def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     """The request's head as bytes.
 
-    Raises `BadRequest` if any value holds CR, LF or NUL, or the request line a space too many: by counting the lines of
-    the result, which finds them wherever they are and costs three scans in C.
+    Raises `BadRequest` if any value of the client's holds CR, LF or NUL, or the request line a space too many: by
+    counting the lines, which finds them wherever they are and costs three scans in C.
     """
     length = request.body_length
     if length is None:
@@ -396,10 +403,10 @@ def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     else:
         framing = b""
     start = b"%b %b HTTP/1.1\r\nhost: %b%b" % (request.method, request.target, host, framing)
-    head = b"\r\n".join((start, *map(b": ".join, request.headers), b"", b""))
-    lines = len(request.headers) + (4 if framing else 3)
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+    head = b"\r\n".join((start, *map(b": ".join, request.headers), b""))
+    lines = len(request.headers) + (3 if framing else 2)
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
         raise BadRequest("The request holds a line break where none may be.")
     if b" " in request.target or not request.target or request.method == b"CONNECT":
         raise BadRequest("The request line cannot be forwarded.")
-    return head
+    return b"%b%b\r\n" % (head, request.lines)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from time import time
 from typing import Final
 
@@ -107,7 +107,7 @@ def request_id(headers: Iterable[Header], trusted: bool) -> bytes:
         sent = [value for name, value in headers if name == b"x-request-id"]
         if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]):
             return sent[0]
-    return b"%032x" % _random.getrandbits(128)
+    return _random.getrandbits(128).to_bytes(16, "big").hex().encode()
 
 
 def body_length(headers: Iterable[Header]) -> int | None:
@@ -162,14 +162,14 @@ class RequestHeaders:
     def build(
         self,
         headers: Iterable[Header],
-        identity: Sequence[Header],
+        identity: bytes,
         peer: Peer,
         request_id: bytes,
         http_version: str = "1.1",
-    ) -> list[Header]:
-        """The fields for the upstream: the client's in their order, then ours.
+    ) -> tuple[list[Header], bytes]:
+        """The fields for the upstream: the client's in their order, and ours, as lines, to stand behind them.
 
-        Host and framing are left to `forward`. `http_version` is the client's, for Via.
+        Host and framing are left to `forward`. `identity` are lines too; `http_version` is the client's, for Via.
         """
         kept: list[Header] = []
         seen: list[Header] = []  # removed fields that still have something to say
@@ -180,12 +180,15 @@ class RequestHeaders:
             elif pair[0] not in dropped:
                 self._judge(pair, peer.trusted, kept, seen)
         trace = self._read_removed(seen, kept, peer.trusted) if seen else None
-        kept += identity
-        kept += peer.fields
-        kept.append((b"x-request-id", request_id))
-        kept.append((b"traceparent", trace if trace is not None else _new_trace(request_id, peer.trusted)))
-        kept.append(_VIA.get(http_version, _VIA["1.1"]))
-        return kept
+        if trace is None:
+            trace = _new_trace(request_id, peer.trusted)
+        return kept, b"%b%bx-request-id: %b\r\ntraceparent: %b\r\nvia: %b\r\n" % (
+            identity,
+            peer.lines,
+            request_id,
+            trace,
+            _VIA.get(http_version, _VIA["1.1"])[1],
+        )
 
     def _judge(self, pair: Header, trusted: bool, kept: list[Header], seen: list[Header]) -> None:
         name, value = pair
@@ -220,7 +223,7 @@ def _new_trace(request_id: bytes, trusted: bool) -> bytes:
     """A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet."""
     if trusted and _TRACE_ID.fullmatch(request_id) is None:
         request_id = b"%032x" % (_random.getrandbits(128) or 1)
-    return b"00-%b-%016x-01" % (request_id, _random.getrandbits(64) or 1)
+    return b"00-%b-%b-01" % (request_id, (_random.getrandbits(64) or 1).to_bytes(8, "big").hex().encode())
 
 
 # Besides the connection's own fields: the request id is ours to say.

@@ -9,9 +9,9 @@ A head is read line by line against two patterns without any leniency, and what 
     Transfer-Encoding beside Content-Length, Content-Length twice          two readings of one message (§6.3)
     101 Switching Protocols                                                we never ask for an upgrade
 
-llhttp, which reads the requests, is not used here: it would copy each piece of a body and call back for it, while a body
-of known length needs counting only, and it cannot be told that the next bytes are another head. `ChunkedBody` reads the
-chunked coding with as little leniency.
+llhttp, which reads the requests, is not used here: it would copy each piece of a body and call back for it, while a
+body of known length needs counting only, and it cannot be told that the next bytes are another head. `ChunkedBody`
+reads the chunked coding with as little leniency.
 """
 
 from __future__ import annotations

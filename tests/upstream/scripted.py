@@ -180,6 +180,7 @@ def make_request(**changes: Any) -> UpstreamRequest:
         "target": b"/a?b=c",
         "host": b"example.test",
         "headers": [(b"accept", b"*/*")],
+        "lines": b"x-request-id: r1\r\n",
         "request_id": b"r1",
         "body_length": NO_BODY,
         "head_timeout_s": 5.0,

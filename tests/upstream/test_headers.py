@@ -23,11 +23,18 @@ Header = tuple[bytes, bytes]
 STRANGER = Peers(()).resolve("198.51.100.7", "http", b"api.test", 80, [])
 PROXY = Peers(("10.0.0.0/8",)).resolve("10.0.0.1", "http", b"api.test", 80, [])
 IDENTITY = [(b"x-user-id", b"u1"), (b"x-user-roles", b"a,b")]
+IDENTITY_LINES = b"x-user-id: u1\r\nx-user-roles: a,b\r\n"
 RULES = RequestHeaders(stripped={b"x-user-id", b"x-user-roles", b"x-user-email"})
 
 
 def _build(headers: list[Header], rules: RequestHeaders = RULES, trusted: bool = False) -> list[Header]:
-    return rules.build(headers, IDENTITY, PROXY if trusted else STRANGER, b"0123456789abcdef0123456789abcdef")
+    return _fields(rules.build(headers, IDENTITY_LINES, PROXY if trusted else STRANGER, b"0123456789abcdef" * 2))
+
+
+def _fields(built: tuple[list[Header], bytes]) -> list[Header]:
+    passed, ours = built
+    assert ours.endswith(b"\r\n")
+    return passed + [(name, value) for name, value in (line.split(b": ", 1) for line in ours.split(b"\r\n")[:-1])]
 
 
 def _values(headers: list[Header], name: bytes) -> list[bytes]:
@@ -130,7 +137,7 @@ def test_a_cookie_is_removed_and_the_others_stay_as_they_are(value: bytes, left:
 
 def test_via_is_appended() -> None:
     """Each gateway adds itself after those before it, with the protocol version it was spoken to in."""
-    built = RULES.build([(b"via", b"1.1 other")], [], STRANGER, b"r", "1.0")
+    built = _fields(RULES.build([(b"via", b"1.1 other")], b"", STRANGER, b"r", "1.0"))
     assert _values(built, b"via") == [b"1.1 other", b"1.0 gateway"]
 
 
