@@ -69,6 +69,7 @@ class Mount:
         intake: Intake,
         peers: Peers,
         record: Callable[[Exchange], None],
+        wall: Callable[[], float] = time,
     ) -> None:
         """`inlets` by raw path; `record` gets the exchange of each request to one of them."""
         self._inlets = inlets
@@ -76,6 +77,7 @@ class Mount:
         self._intake = intake
         self._peers = peers
         self._record = record
+        self._wall = wall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request to an inlet; hand on every other. For `http` scopes."""
@@ -122,7 +124,7 @@ class Mount:
         self, inlet: Inlet, scope: Scope, receive: Receive, exchange: Exchange
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Status, fields and body."""
-        date = http_date(time())
+        date = http_date(self._wall())
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(("POST",))
@@ -132,7 +134,7 @@ class Mount:
             except TimeoutError:
                 raise RequestTimeout from None
             exchange.bytes_in = len(body)
-            reply = await self._reply(inlet, Message(scope["headers"], body, time()), exchange)
+            reply = await self._reply(inlet, Message(scope["headers"], body, self._wall()), exchange)
         except ClientError as error:
             exchange.code, exchange.cause = error.code, error.detail or ""
             self._intake.count(inlet.source, "refused")

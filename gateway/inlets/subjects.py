@@ -58,28 +58,29 @@ def _read(subject: Any, issuers: frozenset[str], event: str) -> Affected:
             ident = _text(subject, "id")
             return Affected(session_id=ident if event == _SESSION_REVOKED else None, subject=ident)
         case "complex":
-            return _read_complex(subject, issuers, event)
+            return _read_complex(subject, issuers)
         case "aliases":
             return _read_aliases(subject, issuers, event)
     raise UnknownSubject("tokens cannot be told by a subject of this format")
 
 
-def _read_complex(subject: Mapping[str, Any], issuers: frozenset[str], event: str) -> Affected:
+def _read_complex(subject: Mapping[str, Any], issuers: frozenset[str]) -> Affected:
     """The session's id and the user's `sub`, each as far as it is named; members that narrow further are left out."""
     session = subject.get("session")
     session_id = None
     if isinstance(session, dict) and session.get("format") == "opaque":
         session_id = _text(session, "id")
     user = subject.get("user")
-    if isinstance(user, dict):
+    sub = None
+    if isinstance(user, dict) and user.get("format") != "complex":
         try:
-            return Affected(session_id, _read(user, issuers, "").subject)
+            sub = _read(user, issuers, event="").subject
         except UnknownSubject:
             if session_id is None:
                 raise
-    if session_id is None:
+    if session_id is None and sub is None:
         raise UnknownSubject("neither user nor session can be told by this subject")
-    return Affected(session_id)
+    return Affected(session_id, sub)
 
 
 def _read_aliases(subject: Mapping[str, Any], issuers: frozenset[str], event: str) -> Affected:
