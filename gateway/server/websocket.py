@@ -248,7 +248,7 @@ class Session(asyncio.Protocol):
     def _end(self, code: int, reason: str) -> None:
         """Note how it ended; the first end counts."""
         if self._closed is None:
-            self._closed = (code, reason)
+            self._closed = (int(code), reason)
             self._fragments = []
             self._since = self._listener.tick
             self._owes_pong = False
