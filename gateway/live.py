@@ -1,6 +1,7 @@
 """Connections that outlive the moment they were allowed: found when their token is revoked or expires, and ended.
 
     enter ──SETTLE_S later, if still open──▶ checked again ──▶ found by key and by time ──leave──▶ forgotten
+      └───────────at once, if it lasts by its nature──────────────▲
                                                 │                  │ denied, expired, going away
                                                 └──────────────────┴──▶ told to end, a few per turn of the loop
 
@@ -8,8 +9,9 @@ The index has the denylist's own keys (`subject:main:alice`), so a change of the
 look-up, however many others are open. Whether they are denied the replica decides, by the rule that decides for
 requests. A heap has the moments of expiry; one task sleeps until the next.
 
-A response shorter than `SETTLE_S` costs one entry in a dictionary. Being checked when they settle makes up for the time
-between the request's own check and the index, so no revocation falls between the two.
+A response shorter than `SETTLE_S` is never cut, for its client could not tell that from a broken upstream, and costs
+one entry in a dictionary. Being checked when they settle makes up for the time between the request's own check and the
+index, so no revocation falls between the two.
 
 What ending means is the connection's own affair: a WebSocket closes with 1008 and the code, an event stream gets a last
 event, any other response is cut, which the client sees as an incomplete message.
@@ -37,7 +39,7 @@ KINDS: Final[tuple[Kind, ...]] = ("websocket", "events", "response")
 GOING_AWAY: Final = "going_away"
 REASONS: Final = (TokenRevoked.code, TokenExpired.code, GOING_AWAY)
 
-SETTLE_S: Final = 0.02  # a revocation of a connection that has not settled waits for this
+SETTLE_S: Final = 0.5  # what has not outlived this, or the tick after it, is an ordinary response and may finish
 SLICE: Final = 50  # connections told in one turn of the loop, so that ten thousand do not stall it
 _LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set meanwhile
 _SHORTEST_SLEEP_S: Final = 0.001
@@ -81,6 +83,7 @@ class LiveConnections:
         self._replica = replica
         self._wall = wall
         self._unsettled: dict[Live, tuple[Token | None, Callable[[Token], float]]] = {}
+        self._settling_next: dict[Live, tuple[Token | None, Callable[[Token], float]]] = {}  # a whole tick old
         self._settling: asyncio.TimerHandle | None = None
         self._entries: dict[Live, _Entry] = {}
         self._by_key: dict[str, dict[_Entry, None]] = {}
@@ -109,11 +112,11 @@ class LiveConnections:
             return
         self._unsettled[connection] = (token, valid_until)
         if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_all)
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._tick)
 
     def leave(self, connection: Live) -> None:
         """It has ended, for whatever reason."""
-        if self._unsettled.pop(connection, None) is not None:
+        if self._unsettled.pop(connection, None) or self._settling_next.pop(connection, None):
             return
         entry = self._entries.pop(connection, None)
         if entry is None:
@@ -128,11 +131,19 @@ class LiveConnections:
             self._expiring = [entry for entry in self._expiring if not entry.is_gone]
             heapq.heapify(self._expiring)
 
-    def _settle_all(self) -> None:
-        self._settling = None
-        unsettled, self._unsettled = self._unsettled, {}
-        for connection, (token, valid_until) in unsettled.items():
+    def _tick(self) -> None:
+        """Settle what has been open for a whole tick; what came during the last one waits for the next."""
+        due, self._settling_next, self._unsettled = self._settling_next, self._unsettled, {}
+        for connection, (token, valid_until) in due.items():
             self._settle(connection, token, valid_until)
+        waiting = bool(self._settling_next)
+        self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._tick) if waiting else None
+
+    def _settle_all(self) -> None:
+        for unsettled in (self._settling_next, self._unsettled):
+            while unsettled:
+                connection, (token, valid_until) = unsettled.popitem()
+                self._settle(connection, token, valid_until)
 
     def _settle(self, connection: Live, token: Token | None, valid_until: Callable[[Token], float]) -> None:
         entry = _Entry(connection, token, math.inf if token is None else valid_until(token))

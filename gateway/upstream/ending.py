@@ -10,8 +10,8 @@ from gateway.errors import GatewayError, GatewayFault, TokenExpired, TokenRevoke
 class Watch(Protocol):
     """Who may end a response that lasts; `token` means something to it alone."""
 
-    def enter(self, connection: Any, token: Any) -> None:
-        """A response begins to be streamed; it may be told to `end` from now on."""
+    def enter(self, connection: Any, token: Any, *, lasts: bool = False) -> None:
+        """A response begins to be streamed; it may be told to `end`, from now on if it lasts by its nature."""
 
     def leave(self, connection: Any) -> None:
         """It has ended."""
