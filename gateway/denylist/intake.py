@@ -11,14 +11,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from gateway.denylist.contract import Store
 from gateway.denylist.grammar import BY_TIME, Entry, cutoff, make_entry
 from gateway.telemetry.sample import Sample
 
-Source = Literal["revocation_endpoint", "backchannel_logout", "shared_signals", "admin_api"]
-SOURCES: Final[tuple[Source, ...]] = ("revocation_endpoint", "backchannel_logout", "shared_signals", "admin_api")
+Source = Literal["revocation_endpoint", "backchannel_logout", "shared_signals", "admin_api", "command_line"]
 Outcome = Literal["accepted", "ignored", "refused", "failed"]
 """In the store; genuine but nothing to do; not genuine or not understood; could not be stored or verified now."""
 
@@ -96,7 +95,7 @@ def audit(deed: Literal["revoked", "removed"], key: str, word: Word, *, ttl_s: f
 
 
 def denial_up_to(kind: str, issuer: str, ident: str, at: float, ttl_s: float) -> Entry:
-    """The entry of a kind in `BY_TIME` that denies what was issued at or before a moment. ValueError as `make_entry`."""
+    """The entry of a kind by time that denies what was issued at or before a moment. ValueError as `make_entry`."""
     return replace(make_entry(kind, issuer, ident, now=at, ttl_s=ttl_s), value=moment_value(at))
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.denylist.replica import Known, Replica
+from gateway.denylist.group import Known
+from gateway.denylist.replica import Replica
 
 NOW = 1_800_000_000.0
 

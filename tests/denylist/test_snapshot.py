@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.denylist.replica import Known, Replica
+from gateway.denylist.group import Known
+from gateway.denylist.replica import Replica
 from gateway.denylist.slots import Coverage, History
 from gateway.denylist.snapshot import Snapshot
 
