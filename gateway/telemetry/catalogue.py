@@ -103,6 +103,7 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_denylist_connection_losses_total": _counter("Connections to the store that were lost."),
     "gateway_denylist_written_back_total": _counter("Entries written to a store that had lost them."),
     "gateway_denylist_write_back_failures_total": _counter("Entries that could not be written back."),
+    "gateway_denylist_evicted_total": _counter("Entries that Redis evicted and that are denied here all the same."),
     "gateway_denylist_ignored_keys_total": _counter("Keys below the prefix that are no denylist entry."),
     "gateway_denylist_snapshots_written_total": _counter("Snapshots written to disk."),
     "gateway_denylist_snapshot_failures_total": _counter("Snapshots that could not be written or read."),

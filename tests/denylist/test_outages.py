@@ -1,6 +1,7 @@
 """Every outage of the store, caused for real: what the replica knows, claims and tells meanwhile and afterwards."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.config.schema import Denylist
-from gateway.denylist.command import list_entries, remove, revoke
 from gateway.denylist.grammar import make_entry
-from gateway.denylist.store import StoreRefused, StoreUnavailable
+from gateway.denylist.replica import Replica
+from gateway.denylist.store import StoreRefused, StoreUnavailable, open_store
 from tests.denylist.conftest import Follow, Following, eventually
 from tests.denylist.deployments import (
     PREFIX,
@@ -208,10 +209,70 @@ async def test_a_redis_out_of_memory_refuses_new_entries_and_serves_the_others(
 async def test_a_redis_that_may_evict_entries_is_reported(
     make_redis: Callable[..., RedisServer], follow: Follow
 ) -> None:
-    """Evicted is un-revoked; the operator should know before it happens."""
+    """The operator should know before it happens; while nothing is evicted, deleting means deleting."""
     server = make_redis("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    site = fresh_server(server)
+    site.write("token:main:t", ttl_s=60)
     gateway = await follow(config_for(server))
     assert "may evict entries (maxmemory-policy allkeys-lru)" in gateway.replica.health()[1]
+    site.erase("token:main:t")
+    await eventually(lambda: not gateway.denies("t"))
+
+
+def evict_all(server: RedisServer, *, but: str) -> None:
+    """Let memory run short until only this key and what Redis itself needs is left, then give it back."""
+    server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    with contextlib.suppress(RuntimeError):  # the write is refused in the end, after everything else has gone
+        server.cli("SET", but, "1")
+    assert server.cli("DBSIZE") == "0"
+    server.cli("CONFIG", "SET", "maxmemory", "0")
+
+
+async def test_an_evicted_entry_is_denied_to_its_end(own_redis: RedisServer, follow: Follow) -> None:
+    """Redis throws everything away while the gateway looks on: it says so, and goes on denying."""
+    site = fresh_server(own_redis)
+    for number in range(20):
+        site.write(f"token:main:t{number}", ttl_s=60)
+    site.write("token:main:ends", ttl_s=2.2)
+    gateway = await follow(config_for(own_redis))
+    evict_all(own_redis, but="other")
+    await eventually(lambda: gateway.replica.status.counts["evicted"] == 21)
+    assert all(gateway.denies(f"t{number}") for number in range(20))
+    assert "Redis evicts entries: gateways that knew them go on denying" in gateway.replica.health()[1]
+    await eventually(lambda: not gateway.denies("ends"))
+
+    # Once that is some time ago, an entry written and deleted again is deleted.
+    await asyncio.sleep(2.2)
+    site.write("token:main:t1", ttl_s=60)
+    await eventually(lambda: gateway.denies("t1", time.time() + 50))
+    site.erase("token:main:t1")
+    await eventually(lambda: not gateway.denies("t1"))
+    assert gateway.denies("t2")
+
+    # And who connects again gives back what is missing.
+    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    await eventually(lambda: gateway.replica.status.counts["written_back"] == 19)
+    assert site.ttl_s("token:main:t2") is not None
+    assert site.ttl_s("token:main:t1") is None
+
+
+async def test_an_entry_evicted_while_the_gateway_was_away_is_written_back(
+    own_redis: RedisServer, follow: Follow
+) -> None:
+    """The server is the one it knew, and yet its absence is no deletion."""
+    site = fresh_server(own_redis)
+    site.write("token:main:t", ttl_s=60)
+    async with RoughProxy(own_redis.port) as proxy:
+        gateway = await follow(config_for(own_redis, store=f"redis://127.0.0.1:{proxy.port}/0"))
+        proxy.is_black_hole = True
+        await eventually(lambda: is_stale(gateway))
+        evict_all(own_redis, but="other")
+        assert site.ttl_s("token:main:t") is None
+        proxy.is_black_hole = False
+        await eventually(lambda: gateway.replica.status.counts["written_back"] == 1)
+    assert gateway.denies("t")
+    assert site.ttl_s("token:main:t") is not None
 
 
 # --- less than usual is permitted ------------------------------------------------------------------------------------
@@ -426,11 +487,13 @@ async def test_the_commands_need_no_running_gateway(
     """One connection, one command; a store that is down is an error with a reason."""
     ClusterSite(cluster_deployment).empty()
     for config in (config_for(own_redis), ClusterSite(cluster_deployment).config()):
+        store = open_store(config, Replica())
         entry = make_entry("session", "main", "s1", now=time.time(), ttl_s=60)
-        await revoke(config, entry)
-        assert [found.key async for found in list_entries(config, kind="session")] == [entry.key]
-        assert await remove(config, entry.key)
-        assert not await remove(config, entry.key)
+        await store.add(entry)
+        assert [found.key async for found in store.entries(kind="session")] == [entry.key]
+        assert await store.remove(entry.key)
+        assert not await store.remove(entry.key)
+        await store.close()
     own_redis.kill()
     with pytest.raises(StoreUnavailable, match="ConnectionRefusedError"):
-        await revoke(config_for(own_redis), entry)
+        await open_store(config_for(own_redis), Replica()).add(entry)

@@ -20,11 +20,11 @@ def test_the_published_example() -> None:
 def test_coverage_survives_as_json() -> None:
     """Runs of slots with one history; the others are not covered."""
     coverage = Coverage()
-    coverage.settle(range(5, 10), History("a", "1"))
+    coverage.settle(range(5, 10), History("a", "1", "7"))
     coverage.settle(range(10, 12), History("b", "2"))
-    coverage.settle([16383], History("a", "1"))
+    coverage.settle([16383], History("a", "1", "7"))
     runs = coverage.to_json()
-    assert runs == [[5, 9, "a", "1"], [10, 11, "b", "2"], [16383, 16383, "a", "1"]]
+    assert runs == [[5, 9, "a", "1", "7"], [10, 11, "b", "2", ""], [16383, 16383, "a", "1", "7"]]
     again = Coverage()
     again.restore(runs)
     assert again.to_json() == runs

@@ -55,7 +55,7 @@ async def test_what_was_saved_is_restored(tmp_path: Path) -> None:
     assert replica.loaded
     assert replica.status.mode == "restored"
     assert replica.staleness_s(50.0) == pytest.approx(17)
-    assert again._coverage.to_json() == [[0, 99, "run-1", "r"], [100, 16383, "run-2", "r"]]
+    assert again._coverage.to_json() == [[0, 99, "run-1", "r", ""], [100, 16383, "run-2", "r", ""]]
 
 
 async def test_what_has_ended_meanwhile_is_left_out(tmp_path: Path) -> None:
