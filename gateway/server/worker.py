@@ -10,6 +10,7 @@ Readiness goes first and waits, so that a load balancer has stopped sending befo
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -144,6 +145,16 @@ def tls_context(tls: ServerTls) -> ssl.SSLContext:
     return context
 
 
+def keep_what_start_made() -> None:
+    """Take everything that exists out of the cyclic collector's sight, for good.
+
+    Modules, classes, configuration and routes live as long as the process. Looking at all of them in every full
+    collection would hold up the requests of that moment for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def _address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -182,6 +193,7 @@ class Worker:
             loop.add_signal_handler(sig, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with self._app.lifespan():
+            keep_what_start_made()
             await self._admin.startup([self._sockets[1]])
             await self._edge.startup([self._sockets[0]])
             logger.info("serving on %s, admin on %s", *(_address(sock) for sock in self._sockets))
