@@ -133,6 +133,6 @@ async def carry(
             watch.enter(relay, token, lasts=True)
         await relay.run()
     finally:
-        leg.transport.abort()
+        leg.transport.close()
         if watch is not None:
             watch.leave(relay)

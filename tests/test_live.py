@@ -196,6 +196,19 @@ async def test_a_revocation_between_the_check_and_the_index_is_not_missed(
     assert connection.told == ["token_revoked"]
 
 
+async def test_a_response_that_has_only_just_begun_is_not_cut(registry: LiveConnections, replica: Replica) -> None:
+    """It has a whole tick at the least: its client could not tell a cut from a broken upstream."""
+    connection = Connection(registry, "response")
+    registry.enter(connection, token(), until)
+    replica.put("token:main:t1", "1", NOW + 900)
+    registry._tick()
+    await turns()
+    assert connection.told == []
+    registry._tick()
+    await turns()
+    assert connection.told == ["token_revoked"]
+
+
 async def test_a_short_response_never_reaches_the_index(registry: LiveConnections, replica: Counting) -> None:
     """Who leaves before settling was one entry in a dictionary, and nobody was asked about it."""
     connection = Connection(registry, "response")

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, NamedTuple
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, TooManyFragments, WebSocketException
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
@@ -127,27 +127,55 @@ class _Opening(ClientProtocol):
         return Request(handshake.target.decode("ascii"), headers)
 
 
-def _leg(opening: _Opening) -> ClientConnection:
-    return ClientConnection(
-        opening,
-        ping_interval=PING_S,
-        ping_timeout=PING_S,
-        close_timeout=CLOSE_S,
-        max_queue=(_QUEUED_FRAMES, 1),
-        write_limit=_WRITE_BYTES,
-    )
+class Leg(ClientConnection):
+    """The upstream's side. The library's connection, but that its end is heard when it is said.
+
+    The library waits until the endpoint has closed the socket as well, for as long as that takes.
+    """
+
+    def __init__(self, opening: _Opening) -> None:
+        super().__init__(
+            opening,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            close_timeout=CLOSE_S,
+            max_queue=(_QUEUED_FRAMES, 1),
+            write_limit=_WRITE_BYTES,
+        )
+        self.opening = opening
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the endpoint; after its last word no message comes any more."""
+        super().data_received(data)
+        if self.protocol.close_expected():
+            self.recv_messages.close()
+
+    async def message(self) -> str | bytes:
+        """The next message; `EOFError` after the last."""
+        try:
+            return await self.recv_messages.get()
+        except UnicodeDecodeError as exc:
+            self._fail(1007, "the text is not UTF-8")
+            raise EOFError from exc
+        except TooManyFragments as exc:
+            self._fail(1009, "too many fragments")
+            raise EOFError from exc
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.protocol.fail(code, reason)
+        self.send_data()
 
 
-async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Exchange) -> ClientConnection:
+async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Exchange) -> Leg:
     """An open WebSocket to `upstream`; facts go into `exchange`.
 
     Raises `HandshakeRefused`, or the leaves of `UpstreamFault`. Cancellation closes the connection.
     """
     exchange.upstream = upstream.name
-    endpoint, leg = await upstream.open(lambda: _leg(_Opening(handshake)))
+    endpoint, leg = await upstream.open(lambda: Leg(_Opening(handshake)))
     exchange.endpoint = endpoint.name
     if upstream.sends_own_host:
-        leg.protocol.host = endpoint.authority  # type: ignore[attr-defined]  # it is an _Opening
+        leg.opening.host = endpoint.authority
     opened = False
     try:
         async with asyncio.timeout(handshake.head_timeout_s):
@@ -164,9 +192,11 @@ async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Excha
     except TimeoutError as error:
         endpoint.pool.timed_out += 1
         raise UpstreamTimeout(cause=f"{endpoint.name}: no answer to the handshake in time") from error
-    except (ConnectionClosed, EOFError, OSError) as error:
+    except (ConnectionClosed, OSError) as error:
         raise ConnectFailed(cause=f"{endpoint.name}: closed without an answer to the handshake") from error
     except WebSocketException as error:
+        if isinstance(error.__cause__, EOFError):
+            raise ConnectFailed(cause=f"{endpoint.name}: closed without an answer to the handshake") from error
         endpoint.pool.malformed += 1
         raise BadResponse(cause=f"{endpoint.name}: {type(error).__name__} in the handshake") from error
     finally:
@@ -175,7 +205,7 @@ async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Excha
     return leg
 
 
-def accepted_headers(leg: ClientConnection, request_id: bytes) -> list[Header]:
+def accepted_headers(leg: Leg, request_id: bytes) -> list[Header]:
     """The fields of the upstream's 101 that go on to the client."""
     assert leg.response is not None
     return _fit(leg.response.headers, 101, request_id)
@@ -193,7 +223,7 @@ class Relay:
 
     __slots__ = ("_exchange", "_leg", "_receive", "_send", "_told")
 
-    def __init__(self, leg: ClientConnection, receive: Receive, send: Send, exchange: Exchange) -> None:
+    def __init__(self, leg: Leg, receive: Receive, send: Send, exchange: Exchange) -> None:
         self._leg = leg
         self._receive = receive
         self._send = send
@@ -233,14 +263,18 @@ class Relay:
         exchange.code = end.code
         exchange.cause = end.cause
         await self._send({"type": "websocket.close", "code": end.client_code, "reason": end.client_reason})
+        leg = self._leg
+        if leg.protocol.close_rcvd is not None and leg.protocol.close_sent is not None:
+            leg.transport.close()  # everything is said; the endpoint would close the socket soon
+            return
         try:
             # The library waits `CLOSE_S` for the answer; on an upstream that takes no bytes it would wait longer.
             async with asyncio.timeout(2 * CLOSE_S):
-                await self._leg.close(end.upstream_code, end.upstream_reason)
+                await leg.close(end.upstream_code, end.upstream_reason)
         except TimeoutError:
             pass
         finally:
-            self._leg.transport.abort()
+            leg.transport.abort()
 
     async def _from_client(self) -> End:
         while True:
@@ -252,15 +286,15 @@ class Relay:
             self._exchange.bytes_in += len(data)
             try:
                 await self._leg.send(data)
-            except ConnectionClosed as closed:
-                return _told_by_upstream(closed)
+            except ConnectionClosed:
+                return _told_by_upstream(self._leg)
 
     async def _from_upstream(self) -> End:
         while True:
             try:
-                data = await self._leg.recv()
-            except ConnectionClosed as closed:
-                return _told_by_upstream(closed)
+                data = await self._leg.message()
+            except EOFError:
+                return _told_by_upstream(self._leg)
             self._exchange.bytes_out += len(data)
             kind = "text" if isinstance(data, str) else "bytes"
             await self._send({"type": "websocket.send", kind: data})
@@ -274,10 +308,10 @@ def _told_by_client(code: int, reason: str) -> End:
     return End(code, reason, 1000 if code == _NO_STATUS else code, reason)
 
 
-def _told_by_upstream(closed: ConnectionClosed) -> End:
+def _told_by_upstream(leg: Leg) -> End:
     """What the client is told of an upstream that ended it: its own word, or ours for a fault of its."""
-    received, sent = closed.rcvd, closed.sent
-    if received is not None and (sent is None or closed.rcvd_then_sent):
+    received, sent = leg.protocol.close_rcvd, leg.protocol.close_sent
+    if received is not None and (sent is None or leg.protocol.close_rcvd_then_sent):
         return End(received.code, received.reason, received.code, "")
     # Nothing was received, or our side of the leg spoke first: about what it had received.
     code = BadResponse.code

@@ -152,20 +152,13 @@ async def end_of(connection: ClientConnection) -> tuple[int | None, str | None]:
 class EventSource:
     """A raw reader of one event stream."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self.writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
 
-    @classmethod
-    async def open(cls, gateway: GatewayProcess, token: str, target: str = "/api/events") -> EventSource:
-        """A stream whose first piece has been read."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-        async with asyncio.timeout(SOON_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200")
-            stream = cls(reader, writer)
-            assert await stream.chunk() == b"data: hello\n\n"
-            return stream
+    @property
+    def has_more(self) -> bool:
+        """Whether anything has come since, the end included."""
+        return bool(self._reader._buffer) or self._reader.at_eof()  # type: ignore[attr-defined]  # nothing public says
 
     async def chunk(self) -> bytes | None:
         """The next chunk; b"" for the last one, None when the connection closed without it."""
@@ -175,6 +168,22 @@ class EventSource:
                 return None
             data = await self._reader.readexactly(int(line, 16) + 2)
             return data[:-2]
+
+
+@asynccontextmanager
+async def listening(gateway: GatewayProcess, token: str, target: str = "/api/events") -> AsyncIterator[EventSource]:
+    """A stream whose first piece has been read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        async with asyncio.timeout(SOON_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            stream = EventSource(reader)
+            assert await stream.chunk() == b"data: hello\n\n"
+        yield stream
+    finally:
+        writer.close()
 
 
 def last_event(code: str) -> bytes:
@@ -305,11 +314,11 @@ async def test_a_revoked_user_loses_every_live_connection_and_nobody_else_does(
         opened(gateway, "/api/chat", issuer.token(sub="alice")) as second,
         opened(gateway, "/patient", issuer.token(sub="alice")) as patient,
         opened(gateway, "/api/chat", issuer.token(sub="bob")) as other,
+        listening(gateway, issuer.token(sub="alice")) as stream,
+        listening(gateway, issuer.token(sub="alice"), "/api/download") as download,
+        listening(gateway, issuer.token(sub="bob")) as others_stream,
     ):
         alice = issuer.token(sub="alice")
-        stream = await EventSource.open(gateway, alice)
-        others_stream = await EventSource.open(gateway, issuer.token(sub="bob"))
-        download = await EventSource.open(gateway, alice, "/api/download")
         revoke(redis_server, "alice")
         assert await end_of(first) == await end_of(second) == (1008, "token_revoked")
         assert await stream.chunk() == last_event("token_revoked")
@@ -320,7 +329,7 @@ async def test_a_revoked_user_loses_every_live_connection_and_nobody_else_does(
         for socket in (other, patient):
             await socket.send("still here")
             assert await socket.recv() == "still here"
-        others_stream.writer.close()
+        assert not others_stream.has_more
         ended = [
             await gateway.metric("gateway_live_ended_total", kind=kind, reason="token_revoked")
             for kind in ("websocket", "events", "response")
@@ -334,8 +343,7 @@ async def test_an_expired_token_ends_what_it_opened(gateway: GatewayProcess, iss
     """The client is told to refresh, not to sign in."""
     async with gateway:
         token = issuer.token(exp=int(time.time()) + 2)
-        async with opened(gateway, "/api/chat", token) as socket:
-            stream = await EventSource.open(gateway, token)
+        async with opened(gateway, "/api/chat", token) as socket, listening(gateway, token) as stream:
             assert await end_of(socket) == (1008, "token_expired")
             assert await stream.chunk() == last_event("token_expired")
             assert await stream.chunk() == b""
@@ -345,8 +353,8 @@ async def test_an_expired_token_ends_what_it_opened(gateway: GatewayProcess, iss
 async def test_a_gateway_that_stops_says_so(gateway: GatewayProcess, issuer: TestIssuer) -> None:
     """A client connects again, with the same token, to whoever answers."""
     async with gateway:
-        async with opened(gateway, "/api/chat", issuer.token()) as socket:
-            stream = await EventSource.open(gateway, issuer.token())
+        token = issuer.token()
+        async with opened(gateway, "/api/chat", token) as socket, listening(gateway, token) as stream:
             gateway.signal(signal.SIGTERM)
             assert await end_of(socket) == (1012, "going_away")
             assert await stream.chunk() == last_event("going_away")
