@@ -179,3 +179,18 @@ def test_the_numbers_are_told_by_kind() -> None:
     assert gauges == {"token": 6000, "session": 0, "subject": 0, "client": 0, "key": 0, "issuer": 1}
     assert sum(replica.expire(NOW)) == 6001
     assert len(replica) == 0
+
+
+def test_a_watcher_hears_of_the_entries_under_its_keys_only() -> None:
+    """After the entry is in force, new or renewed, and however it came; deletions are not told."""
+    replica = Replica()
+    heard: list[tuple[str, str | None]] = []
+    keys = {"subject:main:alice": None}
+    replica.watch(keys, lambda key: heard.append((key, find(replica, subject="alice"))))
+    replica.put("subject:main:bob", f"{NOW}", NOW + 60)
+    replica.put("subject:main:alice", f"{NOW}", NOW + 60)
+    replica.put("subject:main:alice", f"{NOW}", NOW + 90)
+    replica.remove("subject:main:alice")
+    keys.clear()
+    replica.put("subject:main:alice", f"{NOW}", NOW + 60)
+    assert heard == [("subject:main:alice", "subject")] * 2

@@ -193,7 +193,8 @@ async def test_an_ordinary_answer_is_passed_on() -> None:
     async def script(talk: Talk) -> None:
         await talk.request()
         await talk.say(
-            b"HTTP/1.1 403 Forbidden\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Why: no\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"HTTP/1.1 403 Forbidden\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Why: no\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
             b"2\r\nno\r\n0\r\n\r\n"
         )
         await talk.closed()
