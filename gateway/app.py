@@ -16,7 +16,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Protocol
 
-from gateway.admin import create_admin
+from gateway.admin import BaseRoute, DenylistApi, create_admin
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
@@ -92,8 +92,16 @@ class App:
         self._scrape = Scrape(runtime, self._sources)
         self._reloads = {"ok": 0, "refused": 0}
         self._faults = 0  # background tasks that failed and were started again
-        self.admin = create_admin(self.readiness, self._scrape)
+        self.admin = create_admin(self.readiness, self._scrape, self._denylist_routes())
         runtime.record = self.record
+
+    def _denylist_routes(self) -> list[BaseRoute]:
+        """The denylist's API, where the configuration has a password for it."""
+        secret = self._static.admin.secret
+        if secret is None or self._store is None or self._intake is None:
+            return []
+        issuers = lambda: frozenset(self.current.config.issuers)  # noqa: E731 - of the generation of that moment
+        return DenylistApi(self._store, self._intake, secret.get_secret_value(), issuers).routes()
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
