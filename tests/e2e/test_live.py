@@ -359,4 +359,6 @@ async def test_a_gateway_that_stops_says_so(gateway: GatewayProcess, issuer: Tes
             assert await end_of(socket) == (1012, "going_away")
             assert await stream.chunk() == last_event("going_away")
             assert await stream.chunk() == b""
+            with pytest.raises(ConnectionRefusedError):  # it was closed before anybody was told
+                await gateway.get("/api/events", token)
         assert await asyncio.wait_for(gateway.stop(), SOON_S) == 0
