@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, Unexpected
+from gateway.fields import FieldLines
 from gateway.server.head import STATUS_LINES, Header
 from gateway.strand import Strand
 
@@ -236,16 +237,12 @@ class Cycle:
         """Render the head. Framing is decided here: what the application says of the connection is not sent."""
         if status not in STATUS_LINES:
             raise RuntimeError(f"{status} is not the status of a final response")
-        if not isinstance(headers, list):
-            headers = list(headers)
-        for name, value in headers:
-            if name in _FRAMING or name.lower() in _FRAMING:
-                if name == b"content-length" and self._body_left < 0 and value.isdigit():
-                    self._body_left = int(value)
-                else:
-                    headers = self._read_framing(headers)
-                    break
-        parts = [STATUS_LINES[status], render_fields(headers)]
+        if type(headers) is FieldLines:
+            lines = headers.lines
+            self._body_left = headers.length
+        else:
+            lines = render_fields(self._read_framing(headers))
+        parts = [STATUS_LINES[status], lines]
         self._no_body = self.scope["method"] == "HEAD" or status == 204 or status == 304
         if self._no_body:
             self._body_left = -1
@@ -266,7 +263,6 @@ class Cycle:
 
     def _read_framing(self, headers: Iterable[Header]) -> list[Header]:
         """The fields to send: a length and a `close` are noted, what else is about the connection is left out."""
-        self._body_left = -1
         kept = []
         for name, value in headers:
             lowered = name.lower()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Self
 
-from gateway.upstream.response import Header
+from gateway.fields import Header
 
 _TYPE: Final = b"text/event-stream"
 _ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")

@@ -30,13 +30,14 @@ from gateway.errors import (
     ContentTooLarge,
     GatewayError,
 )
+from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream.ending import ENDS, Watch
 from gateway.upstream.endpoints import Endpoint, Upstream
 from gateway.upstream.events import EventStream
-from gateway.upstream.headers import NO_BODY, response_headers
+from gateway.upstream.headers import NO_BODY, response_lines
 from gateway.upstream.http1 import Connection, StaleConnection
-from gateway.upstream.response import Header, ResponseHead
+from gateway.upstream.response import ResponseHead
 
 # ASGI's own types are dicts of any values.
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -288,7 +289,7 @@ class _Conversation:
                 raise ENDS[reason]()
         if self._upload is not None and not connection.uploaded and head.status >= 300:
             await self._stop_upload()
-        headers = response_headers(head.headers, head.status, request.request_id, head.version)
+        headers = response_lines(head, request.request_id)
         start = {"type": "http.response.start", "status": head.status, "headers": headers}
         if not connection.complete:
             if watch is None:

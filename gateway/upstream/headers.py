@@ -16,12 +16,15 @@ import random
 import re
 from collections.abc import Iterable
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BadRequest
+from gateway.fields import FieldLines, Header
 from gateway.http_date import http_date
 from gateway.upstream.peer import Peer
-from gateway.upstream.response import Header
+
+if TYPE_CHECKING:
+    from gateway.upstream.response import ResponseHead
 
 NO_BODY: Final = -1
 
@@ -31,7 +34,7 @@ os.register_at_fork(after_in_child=_random.seed)
 _SPELLING: Final = bytes(c if chr(c).isascii() and chr(c).isalnum() else ord("-") for c in range(256)).lower()
 
 # RFC 9110 §7.6.1 and the proxies' lore around it; Expect is answered by our server, Host and framing are written anew.
-_CONNECTION_FIELDS: Final = frozenset(
+CONNECTION_FIELDS: Final = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -151,7 +154,7 @@ class RequestHeaders:
     ) -> None:
         """`stripped`: names that only the gateway may set; `drop_cookies`: cookies that hold the credential."""
         self._drop_cookies = frozenset(drop_cookies)
-        removed = {spelling(name) for name in stripped} | _CONNECTION_FIELDS | _WRITTEN_ANEW | _FORWARDING
+        removed = {spelling(name) for name in stripped} | CONNECTION_FIELDS | _WRITTEN_ANEW | _FORWARDING
         if not forward_token:
             removed.add(b"authorization")
         self._removed = frozenset(removed)
@@ -227,8 +230,22 @@ def _new_trace(request_id: bytes, trusted: bool) -> bytes:
 
 
 # Besides the connection's own fields: the request id is ours to say.
-_RESPONSE_REMOVED: Final = _CONNECTION_FIELDS | {b"x-request-id"}
-_RESPONSE_SPECIAL: Final = _RESPONSE_REMOVED | {b"date", b"content-length"}
+RESPONSE_REMOVED: Final = CONNECTION_FIELDS | {b"x-request-id"}
+_RESPONSE_SPECIAL: Final = RESPONSE_REMOVED | {b"date", b"content-length"}
+_VIA_LINES: Final = {version: b"via: %b\r\nx-request-id: " % value for version, (_, value) in _VIA.items()}
+
+
+def response_lines(head: ResponseHead, request_id: bytes) -> FieldLines:
+    """What `response_headers` gives for a head, as lines; joined from those that were checked when they were read."""
+    passed, length = head.passed, head.length
+    if head.connection and head.connection not in _NOMINATES_NOTHING:
+        nominated = {option.strip() for option in head.connection.split(b",")} - {b"content-length", b"date"}
+        passed = [line for line in passed if line.partition(b":")[0] not in nominated]
+    if head.status == 204 and length >= 0:
+        passed = [line for line in passed if not line.startswith(b"content-length:")]
+        length = -1
+    date = b"" if head.dated else b"date: %b\r\n" % http_date(time())
+    return FieldLines(b"%b%b%b%b\r\n" % (b"".join(passed), date, _VIA_LINES[head.version], request_id), length)
 
 
 def response_headers(headers: Iterable[Header], status: int, request_id: bytes, version: str = "1.1") -> list[Header]:

@@ -17,9 +17,11 @@ reads the chunked coding with as little leniency.
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from typing import Final, NamedTuple
 
-Header = tuple[bytes, bytes]
+from gateway.fields import Header
+from gateway.upstream.headers import RESPONSE_REMOVED
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
@@ -46,10 +48,40 @@ class ResponseHead(NamedTuple):
     """A response's status line and fields, and how its body ends."""
 
     status: int  # 200…599; interim responses are never handed on
-    headers: list[Header]  # as received, names lower-case, may repeat
     body_length: int  # bytes; 0 also when this response has no body; CHUNKED; UNTIL_CLOSE
     keep_alive: bool  # whether the upstream means to keep the connection after this response
     version: str  # "1.0" or "1.1"
+    received: list[bytes]  # field lines as they came, without their ends
+    passed: list[bytes]  # the lines that may go on to a client, names in lower case, each with its end
+    length: int  # the Content-Length among them, -1 without one
+    dated: bool  # whether Date is among them
+    connection: bytes  # what the Connection fields say, in lower case; may nominate others that must not go on
+
+    @property
+    def headers(self) -> list[Header]:
+        """All fields as received; names lower-case, may repeat."""
+        return [_split(line) for line in self.received]
+
+
+class _Kind(IntEnum):
+    PASSED = 0
+    DATE = 1
+    LENGTH = 2
+    CONNECTION = 3
+    CODING = 4
+    DROPPED = 5
+
+
+# As plain integers: a member's look-up through its class costs more than the comparison.
+_PASSED, _DATE, _LENGTH, _CONNECTION, _CODING, _DROPPED = (int(kind) for kind in _Kind)
+_KINDS: Final = {
+    **dict.fromkeys(RESPONSE_REMOVED, _DROPPED),
+    b"date": _DATE,
+    b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
+    b"transfer-encoding": _CODING,
+}
+_Field = tuple[int, bytes]  # kind; what is needed of the field: its line as a client gets it, or its value
 
 
 class _Lines:
@@ -63,7 +95,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self.statuses: dict[bytes, tuple[int, str]] = {}
-        self.fields: dict[bytes, Header] = {}
+        self.fields: dict[bytes, _Field] = {}
 
     def read_status(self, line: bytes) -> tuple[int, str]:
         """Status and version of a status line. Raises `MalformedResponse`."""
@@ -79,10 +111,10 @@ class _Lines:
             self.statuses[line] = meaning
         return meaning
 
-    def read_fields(self, lines: list[bytes]) -> list[Header]:
+    def read_fields(self, lines: list[bytes]) -> list[_Field]:
         """The fields of field lines. Raises `MalformedResponse`."""
         known = self.fields
-        headers = []
+        fields = []
         for line in lines:
             field = known.get(line)
             if field is None:
@@ -91,20 +123,30 @@ class _Lines:
                     if len(known) >= _KNOWN_FIELDS:
                         known.clear()
                     known[line] = field
-            headers.append(field)
-        return headers
+            fields.append(field)
+        return fields
 
 
 _LINES: Final = _Lines()
 
 
-def _read_field(line: bytes) -> Header:
+def _split(line: bytes) -> Header:
     match = _FIELD_LINE.fullmatch(line)
     if match is None:
         raise MalformedResponse("not a field line")
     name, value = match[1].lower(), match[2]
     # The optional white space at the end (§5.1) must not count where a value decides about framing.
     return name, value.rstrip(b" \t") if name in _FRAMING else value
+
+
+def _read_field(line: bytes) -> _Field:
+    name, value = _split(line)
+    kind = _KINDS.get(name, _PASSED)
+    if kind in (_CONNECTION, _CODING):
+        return kind, value.lower()
+    if kind == _LENGTH and (not value.isdigit() or len(value) > 18):
+        raise MalformedResponse("unusable Content-Length")
+    return kind, b"%b: %b\r\n" % (name, value)
 
 
 def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
@@ -116,49 +158,54 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
     known = _LINES
     status, version = known.statuses.get(lines[0]) or known.read_status(lines[0])
     del lines[-2:], lines[0]  # each of the two line ends leaves an empty piece
-    try:
-        fields = known.fields
-        headers = [fields[line] for line in lines]
-    except KeyError:
-        headers = known.read_fields(lines)
-    if len(headers) > MAX_HEADERS:
+    if len(lines) > MAX_HEADERS:
         raise MalformedResponse("too many header fields")
-    if status >= 200:
-        return _frame(status, headers, head_only, version)
-    if status == 101:
-        raise MalformedResponse("101 without an upgrade request")
-    return None
-
-
-def _frame(status: int, headers: list[Header], head_only: bool, version: str) -> ResponseHead:
-    """RFC 9112 §6.3, in its order; refusals first."""
+    try:
+        known_fields = known.fields
+        fields = [known_fields[line] for line in lines]
+    except KeyError:
+        fields = known.read_fields(lines)
+    if status < 200:
+        if status == 101:
+            raise MalformedResponse("101 without an upgrade request")
+        return None
+    passed = []
+    dated = chunked = False
     length = -1
-    chunked = False
     connection = b""
-    for name, value in headers:
-        if name not in _FRAMING:
-            continue
-        if name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"content-length":
-            if length >= 0 or not value.isdigit() or len(value) > 18:
-                raise MalformedResponse("unusable or repeated Content-Length")
-            length = int(value)
-        else:
-            if chunked or value.lower() != b"chunked":
+    for kind, text in fields:
+        if kind == _PASSED:
+            passed.append(text)
+        elif kind == _DATE:
+            dated = True
+            passed.append(text)
+        elif kind == _LENGTH:
+            if length >= 0:
+                raise MalformedResponse("repeated Content-Length")
+            length = int(text[16:])
+            passed.append(text)
+        elif kind == _CONNECTION:
+            connection = b"%b,%b" % (connection, text) if connection else text
+        elif kind == _CODING:
+            if chunked or text != b"chunked":
                 raise MalformedResponse("a transfer coding other than chunked")
             chunked = True
     if chunked and (length >= 0 or version == "1.0"):
         raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
     # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
     keep_alive = version == "1.1" and (b"close" not in connection or b"close" not in _options(connection))
-    if head_only or status in (204, 304):
-        return ResponseHead(status, headers, 0, keep_alive and not (chunked and status in (204, 304)), version)
-    if chunked:
-        return ResponseHead(status, headers, CHUNKED, keep_alive, version)
-    if length >= 0:
-        return ResponseHead(status, headers, length, keep_alive, version)
-    return ResponseHead(status, headers, UNTIL_CLOSE, False, version)
+    # RFC 9112 §6.3, in its order.
+    if head_only or status == 204 or status == 304:
+        body_length = 0
+        keep_alive = keep_alive and not (chunked and status in (204, 304))
+    elif chunked:
+        body_length = CHUNKED
+    elif length >= 0:
+        body_length = length
+    else:
+        body_length = UNTIL_CLOSE
+        keep_alive = False
+    return ResponseHead(status, body_length, keep_alive, version, lines, passed, length, dated, connection)
 
 
 def _options(connection: bytes) -> list[bytes]:

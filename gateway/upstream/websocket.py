@@ -32,10 +32,10 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from gateway.errors import BadResponse, ConnectFailed, UpstreamTimeout
+from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.headers import response_headers
-from gateway.upstream.response import Header
 
 Message = dict[str, Any]  # ASGI messages are open mappings
 Receive = Callable[[], Awaitable[Message]]

@@ -159,7 +159,7 @@ class Client:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The header fields that were sent."""
-        headers: list[tuple[bytes, bytes]] = self.messages[0]["headers"]
+        headers: list[tuple[bytes, bytes]] = list(self.messages[0]["headers"])
         return headers
 
     @property

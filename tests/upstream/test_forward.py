@@ -29,7 +29,9 @@ async def test_the_upstream_sees_one_exact_request() -> None:
 
     async with serving(script) as (_, upstream):
         client = await fetch(upstream, headers=[(b"a", b"1"), (b"A", b"2"), (b"a", b"3")], target=b"/x%2fy?z=%20")
-    assert seen == [b"GET /x%2fy?z=%20 HTTP/1.1\r\nhost: example.test\r\na: 1\r\nA: 2\r\na: 3\r\nx-request-id: r1\r\n\r\n"]
+    assert seen == [
+        b"GET /x%2fy?z=%20 HTTP/1.1\r\nhost: example.test\r\na: 1\r\nA: 2\r\na: 3\r\nx-request-id: r1\r\n\r\n"
+    ]
     assert (client.status, client.body, client.is_complete) == (200, b"ok", True)
     assert (client.exchange.status, client.exchange.bytes_out, client.exchange.upstream) == (200, 2, "u")
 
