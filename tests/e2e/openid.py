@@ -54,7 +54,7 @@ def library() -> Path:
 
 def _install(npm: str, folder: Path) -> None:
     (folder / "package.json").write_text('{"private": true}\n')
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--fetch-retries=1"]
     try:
         installed = subprocess.run(
             [*command, f"oidc-provider@{VERSION}"],
