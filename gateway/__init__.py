@@ -1,4 +1,4 @@
-"""An edge gateway: checks a JWT on every request with cached keys and a denylist, then forwards it with an identity nobody can forge.
+"""An edge gateway: checks a JWT on every request, asks a denylist, and forwards an identity that nobody can forge.
 
 The map, in the order in which a request meets it:
 

@@ -1,4 +1,4 @@
-"""Strict routes of a whole gateway: a revocation counts from the moment the store has it, and silence has its answer."""
+"""Strict routes of a whole gateway: a revocation counts once the store has it, and silence has its answer."""
 
 from __future__ import annotations
 
