@@ -6,7 +6,7 @@ entry may deny up to a second longer than its TTL, never shorter), and in the lo
 last saw it. After a load, entries without its mark were not in the store any more.
 
     Presence   dictionary: id → packed       entries of the same second share one number object: 8 bytes each
-    Moments    dictionary: id → row; arrays: row → packed, row → cutoff in milliseconds (rounded up)
+    Moments    dictionary: id → row; arrays: row → packed, row → cutoff in seconds (rounded up to milliseconds)
 
 A moment is nearly always unlike every other, and a number object of its own would cost 48 bytes; a row of two arrays
 costs 16. The row numbers are small, and shared by all dictionaries.
@@ -29,7 +29,6 @@ MARK_MASK: Final = (1 << MARK_BITS) - 1
 
 _SHARDS: Final = 64
 _NEVER: Final = 1 << 40  # seconds: thirty thousand years
-_ALWAYS: Final = (1 << 50) - 1  # milliseconds: likewise
 _SLICE: Final = 1000
 
 _row_numbers: Final[list[int]] = []
@@ -109,7 +108,7 @@ class Moments(Presence):
 
     is_by_time = True
 
-    __slots__ = ("_cutoffs_ms", "_free", "_packed", "is_whole")
+    __slots__ = ("_cutoffs", "_free", "_packed", "is_whole")
 
     def __init__(self, kind: Kind, issuer: str) -> None:
         super().__init__(kind, issuer)
@@ -117,20 +116,22 @@ class Moments(Presence):
         if self.is_whole:
             self.start = f"issuer:{issuer}"
         self._packed = [array("Q") for _ in range(_SHARDS)]
-        self._cutoffs_ms = [array("Q") for _ in range(_SHARDS)]
+        self._cutoffs = [array("d") for _ in range(_SHARDS)]
         self._free: list[list[int]] = [[] for _ in range(_SHARDS)]  # rows of entries that have gone
 
     def denies(self, ident: str, row: int, issued_at: float | None, now: float) -> bool:
         """Whether the entry in this row, which `shards` gave for the id, denies a token issued then."""
         number = hash(ident) >> SHIFT
-        if self._packed[number][row] >> MARK_BITS <= now:
+        # The usual one first: a token issued after the last sign-out.
+        if issued_at is not None and issued_at > self._cutoffs[number][row]:
             return False
-        return issued_at is None or issued_at * 1000 <= self._cutoffs_ms[number][row]
+        return self._packed[number][row] >> MARK_BITS > now
 
     def put(self, ident: str, value: str | None, packed: int) -> None:
         """Take in an entry, new or changed."""
         moment = cutoff(value)
-        cutoff_ms = _ALWAYS if moment == EVERYTHING else min(math.ceil(moment * 1000), _ALWAYS)
+        if moment != EVERYTHING:
+            moment = math.ceil(moment * 1000) / 1000
         number = hash(ident) >> SHIFT
         shard = self.shards[number]
         row = shard.get(ident)
@@ -138,14 +139,14 @@ class Moments(Presence):
             self.size += 1
             shard[ident] = row = self._new_row(number)
         self._packed[number][row] = packed
-        self._cutoffs_ms[number][row] = cutoff_ms
+        self._cutoffs[number][row] = moment
 
     def _new_row(self, number: int) -> int:
         if self._free[number]:
             return self._free[number].pop()
         row = len(self._packed[number])
         self._packed[number].append(0)
-        self._cutoffs_ms[number].append(0)
+        self._cutoffs[number].append(0.0)
         if row == len(_row_numbers):
             _row_numbers.append(row)
         return _row_numbers[row]
@@ -168,6 +169,6 @@ class Moments(Presence):
 
     def _value(self, ident: str) -> str:
         number = hash(ident) >> SHIFT
-        cutoff_ms = self._cutoffs_ms[number][self.shards[number][ident]]
+        moment = self._cutoffs[number][self.shards[number][ident]]
         # A value that denies everything must stay one: any number would be read as a moment.
-        return "all" if cutoff_ms == _ALWAYS else f"{cutoff_ms / 1000:.3f}"
+        return "all" if moment == EVERYTHING else f"{moment:.3f}"

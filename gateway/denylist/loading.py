@@ -87,19 +87,24 @@ class Load:
     async def _scan(self) -> None:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", self._rules.prefix) + "*"
         start = len(self._rules.prefix)
-        cursor, keys = "0", list[str]()
+
+        def page(cursor: str) -> Command:
+            return ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+
+        reply, *replies = await self._link.execute(page("0"))
+        keys: list[str] = []
         while True:
-            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-            # The next page is asked for together with the entries of the last one: one round trip for both.
-            reply, *replies = await self._link.execute(scan, *self._reading.commands(keys, with_values=False))
-            await self._take_in_all(keys, replies)
             if isinstance(reply, ReplyError):
                 raise reply
-            cursor, keys = reply[0], [whole[start:] for whole in reply[1]]
-            if cursor == "0":
+            former, keys = keys, [whole[start:] for whole in reply[1]]
+            more = [] if reply[0] == "0" else [page(reply[0])]
+            # Redis finds the next page and the entries of this one while those of the last are taken in here.
+            asked = self._link.begin(*more, *self._reading.commands(keys, with_values=False))
+            await self._take_in_all(former, replies)
+            if not more:
                 break
-        for batch in batches(keys):
-            await self._take_in_all(batch, await self._link.execute(*self._reading.commands(batch, with_values=False)))
+            reply, *replies = await asked
+        await self._take_in_all(keys, await asked)
 
     async def _take_in_all(self, keys: list[str], replies: list[Reply]) -> None:
         """Take in one page of a scan."""
