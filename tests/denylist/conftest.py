@@ -24,11 +24,12 @@ from tests.denylist.deployments import (
     SentinelSite,
     Site,
     SqliteSite,
+    Tls,
     TlsServer,
 )
 from tests.redis_server import RedisServer
 
-SITES = ("standalone", "unix", "tls", "sentinel", "cluster", "sqlite")
+SITES = ("standalone", "unix", "tls", "sentinel", "sentinel-tls", "cluster", "cluster-tls", "sqlite")
 
 
 def pytest_asyncio_loop_factories(
@@ -122,6 +123,22 @@ def cluster_deployment() -> Iterator[ClusterDeployment]:
     deployment.close()
 
 
+@pytest.fixture(scope="session")
+def sentinel_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelDeployment]:
+    """The same, and everybody speaks TLS with everybody."""
+    deployment = SentinelDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterDeployment]:
+    """The same, with TLS on the bus and for clients."""
+    deployment = ClusterDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
+    yield deployment
+    deployment.close()
+
+
 @pytest.fixture(params=SITES)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     """An empty store, in each shape in turn."""
@@ -136,9 +153,11 @@ def _site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     if request.param == "tls":
         tls: TlsServer = request.getfixturevalue("tls_server")
         return RedisSite(tls.server, tls.url, tls.certificate)
-    if request.param == "sentinel":
-        return SentinelSite(request.getfixturevalue("sentinel_deployment"))
-    if request.param == "cluster":
-        return ClusterSite(request.getfixturevalue("cluster_deployment"))
+    if request.param.startswith("sentinel"):
+        which = "sentinel_deployment" if request.param == "sentinel" else "sentinel_over_tls"
+        return SentinelSite(request.getfixturevalue(which))
+    if request.param.startswith("cluster"):
+        which = "cluster_deployment" if request.param == "cluster" else "cluster_over_tls"
+        return ClusterSite(request.getfixturevalue(which))
     server: RedisServer = request.getfixturevalue("redis_session")
     return RedisSite(server, server.unix_url if request.param == "unix" else server.url)

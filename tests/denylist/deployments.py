@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -145,14 +146,35 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate_path, key_path
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate that is its own authority, for every server of one deployment."""
+
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Self:
+        """With files in this folder."""
+        return cls(*make_certificate(folder))
+
+    def arguments(self, port: int) -> tuple[str, ...]:
+        """What makes redis-server listen with TLS on a further port, and speak it to its peers."""
+        return (
+            *("--tls-port", str(port), "--tls-cert-file", str(self.certificate), "--tls-key-file", str(self.key)),
+            *("--tls-ca-cert-file", str(self.certificate), "--tls-auth-clients", "no"),
+            *("--tls-replication", "yes"),
+        )
+
+
 class TlsServer:
     """A server that also listens with TLS."""
 
     def __init__(self, folder: Path) -> None:
-        self.certificate, key = make_certificate(folder)
+        tls = Tls.make(folder)
+        self.certificate = tls.certificate
         self.port = reserve_port()
-        tls = ("--tls-cert-file", str(self.certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-        self.server = RedisServer(("--tls-port", str(self.port), *tls))
+        self.server = RedisServer(tls.arguments(self.port))
         self.url = f"rediss://127.0.0.1:{self.port}/0"
 
     def close(self) -> None:
@@ -165,31 +187,45 @@ class TlsServer:
 
 
 class SentinelDeployment:
-    """A master, a replica and one Sentinel that fails over after a third of a second."""
+    """A master, a replica and one Sentinel that fails over after a third of a second; with TLS between all, if given.
 
-    def __init__(self) -> None:
-        self.master = RedisServer(("--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb"))
-        replica_of = ("--replicaof", f"127.0.0.1 {self.master.port}", "--repl-diskless-sync-delay", "0")
-        self.replica = RedisServer(replica_of)
+    The plain ports stay open for the test itself.
+    """
+
+    def __init__(self, tls: Tls | None = None) -> None:
+        self.certificate = tls.certificate if tls else None
+        self._tls = tls
+        self._ports = [reserve_port() for _ in range(3)]  # of master, replica and Sentinel; with TLS, if that is used
+        self.master = RedisServer((*self._tls_on(0), "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb"))
+        self._addresses = self._ports[:2] if tls else [self.master.port, 0]
+        replica_of = ("--replicaof", f"127.0.0.1 {self._addresses[0]}", "--repl-diskless-sync-delay", "0")
+        self.replica = RedisServer((*self._tls_on(1), *replica_of))
+        if not tls:
+            self._addresses[1] = self.replica.port
         wait_until(lambda: "master_link_status:up" in self.replica.cli("INFO", "replication"))
         self._folder = tempfile.TemporaryDirectory(prefix="gw-sentinel-")
-        self.port = reserve_port()
+        self._plain_port = reserve_port()
         self._process = self._start_sentinel()
         wait_until(lambda: "slaves=1" in self.sentinel("INFO", "sentinel"))
-        self.url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.port}/{SERVICE}/0"  # the first one does not exist
+        port = self._ports[2] if tls else self._plain_port
+        scheme = "rediss" if tls else "redis"
+        self.url = f"{scheme}+sentinel://127.0.0.1:1,127.0.0.1:{port}/{SERVICE}/0"  # the first one does not exist
+
+    def _tls_on(self, number: int) -> tuple[str, ...]:
+        return self._tls.arguments(self._ports[number]) if self._tls else ()
 
     def _start_sentinel(self) -> subprocess.Popen[bytes]:
         path = Path(self._folder.name) / "sentinel.conf"
         path.write_text(
-            f"bind 127.0.0.1\nport {self.port}\ndir {self._folder.name}\n"
-            f"sentinel monitor {SERVICE} 127.0.0.1 {self.master.port} 1\n"
+            f"bind 127.0.0.1\nport {self._plain_port}\ndir {self._folder.name}\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {self._addresses[0]} 1\n"
             f"sentinel down-after-milliseconds {SERVICE} 300\n"
             f"sentinel failover-timeout {SERVICE} 3000\n"
         )
         binary = find_binary("redis-server")
         assert binary is not None
         return subprocess.Popen(
-            [binary, str(path), "--sentinel"],
+            [binary, str(path), "--sentinel", *self._tls_on(2)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -201,20 +237,21 @@ class SentinelDeployment:
         binary = find_binary("redis-cli")
         assert binary is not None
         done = subprocess.run(
-            [binary, "-p", str(self.port), *args], capture_output=True, text=True, timeout=10, check=False
+            [binary, "-p", str(self._plain_port), *args], capture_output=True, text=True, timeout=10, check=False
         )
         return done.stdout
 
     def current(self) -> RedisServer:
         """The server that the Sentinel calls the master."""
         port = self.sentinel("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE).split()[1]
-        return self.master if str(self.master.port) == port else self.replica
+        return self.master if str(self._addresses[0]) == port else self.replica
 
     def close(self) -> None:
         """End all three."""
         self._process.kill()
         self._process.wait()
-        release_port(self.port)
+        for port in (*self._ports, self._plain_port):
+            release_port(port)
         self.replica.close()
         self.master.close()
         self._folder.cleanup()
@@ -224,23 +261,29 @@ class SentinelDeployment:
 
 
 class ClusterDeployment:
-    """Three masters that share the slots."""
+    """Three masters that share the slots; with TLS on their bus and for clients, if given."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
+        self.certificate = tls.certificate if tls else None
+        self._tls = tls
         self.nodes: list[RedisServer] = []
         self._bus_ports = [reserve_port() for _ in range(3)]
+        self._tls_ports = [reserve_port() for _ in range(3)] if tls else []
         try:
-            for bus_port in self._bus_ports:
-                self.nodes.append(self._start_node(bus_port))
+            for number, bus_port in enumerate(self._bus_ports):
+                with_tls = (*tls.arguments(self._tls_ports[number]), "--tls-cluster", "yes") if tls else ()
+                self.nodes.append(self._start_node(bus_port, with_tls))
             self._join()
         except BaseException:
             self.close()
             raise
-        self.url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{self.nodes[0].port}"  # the first one does not exist
+        scheme, port = ("rediss", self._tls_ports[0]) if tls else ("redis", self.nodes[0].port)
+        self.url = f"{scheme}+cluster://127.0.0.1:1,127.0.0.1:{port}"  # the first one does not exist
 
     @staticmethod
-    def _start_node(bus_port: int) -> RedisServer:
+    def _start_node(bus_port: int, with_tls: tuple[str, ...]) -> RedisServer:
         settings = (
+            *with_tls,
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
@@ -263,9 +306,12 @@ class ClusterDeployment:
             node.cli("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
             node.cli("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            node.cli("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._bus_port_of(self.nodes[0]))
+            node.cli("CLUSTER", "MEET", "127.0.0.1", self._port_of(0), self._bus_port_of(self.nodes[0]))
         for node in self.nodes:
             wait_until(partial(self._is_whole, node))
+
+    def _port_of(self, number: int) -> int:
+        return self._tls_ports[number] if self._tls_ports else self.nodes[number].port
 
     @staticmethod
     def _bus_port_of(node: RedisServer) -> int:
@@ -296,7 +342,7 @@ class ClusterDeployment:
         target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
         source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
         for key in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 1000).splitlines():
-            source.cli("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+            source.cli("MIGRATE", "127.0.0.1", self._port_of(self.nodes.index(target)), key, 0, 5000)
         for node in (target, source, *self.nodes):
             node.cli("CLUSTER", "SETSLOT", slot, "NODE", target_id)
 
@@ -304,15 +350,15 @@ class ClusterDeployment:
         """End all three."""
         for node in self.nodes:
             node.close()
-        for bus_port in self._bus_ports:
-            release_port(bus_port)
+        for port in (*self._bus_ports, *self._tls_ports):
+            release_port(port)
 
 
 class SentinelSite(RedisSite):
     """Written to at whichever server is the master."""
 
     def __init__(self, deployment: SentinelDeployment) -> None:
-        super().__init__(deployment.master, deployment.url)
+        super().__init__(deployment.master, deployment.url, deployment.certificate)
         self.deployment = deployment
 
     def _at(self, key: str) -> RedisServer:
@@ -326,7 +372,7 @@ class ClusterSite(RedisSite):
     """Written to at the node that has the key's slot."""
 
     def __init__(self, deployment: ClusterDeployment) -> None:
-        super().__init__(deployment.nodes[0], deployment.url)
+        super().__init__(deployment.nodes[0], deployment.url, deployment.certificate)
         self.deployment = deployment
 
     def _at(self, key: str) -> RedisServer:

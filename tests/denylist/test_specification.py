@@ -1,7 +1,7 @@
 """The denylist's specification: what holds whichever store is configured.
 
-Each test runs against Redis standalone, over a Unix socket, over TLS, behind a Sentinel and as a Cluster, and against
-SQLite.
+Each test runs against Redis standalone, over a Unix socket and over TLS, behind a Sentinel and as a Cluster, both
+without and with TLS, and against SQLite.
 """
 
 import time
