@@ -40,7 +40,7 @@ GOING_AWAY: Final = "going_away"
 REASONS: Final = (TokenRevoked.code, TokenExpired.code, GOING_AWAY)
 
 SETTLE_S: Final = 0.5  # what has not outlived this, or the tick after it, is an ordinary response and may finish
-SLICE: Final = 50  # connections told in one turn of the loop, so that ten thousand do not stall it
+SLICE: Final = 10  # connections told in one turn of the loop, so that ten thousand do not stall it
 _LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set meanwhile
 _SHORTEST_SLEEP_S: Final = 0.001
 

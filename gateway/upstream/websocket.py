@@ -150,6 +150,13 @@ class Leg(ClientConnection):
         if self.protocol.close_expected():
             self.recv_messages.close()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        super().connection_lost(exc)
+        # Its generator and the library's object hold each other: thousands would wait for a full garbage collection,
+        # which stops the loop.
+        self.protocol.parser.close()
+
     async def message(self) -> str | bytes:
         """The next message; `EOFError` after the last."""
         try:
