@@ -31,7 +31,7 @@ import uvloop
 
 from gateway.denylist.replica import Replica
 from tests.benchmarks import upstream
-from tests.benchmarks.measure import percentile
+from tests.benchmarks.measure import busy_s, cpu_s, percentile
 from tests.benchmarks.provision import Programs
 from tests.benchmarks.site import Cores, Site, divide_cores, free_port, open_site, wait_until_listening
 from tests.e2e.load import Client, SteadyLoad, client_of_each_worker, read_metrics
@@ -148,13 +148,18 @@ async def at_size(stage: Stage, kind: str) -> list[Figure]:
             await asyncio.sleep(2)
             before_mib, stalls = gateway.resident_mib(), Stalls(gateway)
             await stalls.start()
+            core, [worker] = stage.site.cores.proxy, gateway.worker_pids()
+            cpu, busy = cpu_s(worker), busy_s(core)
             with stage.redis() as client:
                 client.swapdb(0, 1)
                 started = time.monotonic()
                 client.client_kill_filter(_type="normal", skipme=True)
             loaded = await gateway.until(lambda values: values.get(count, 0) >= ENTRIES)
+            cpu, busy = cpu_s(worker) - cpu, busy_s(core) - busy
             figures = [
                 Figure(f"{kind}: loading {ENTRIES:,} entries while serving", loaded - started, "s", 10),
+                Figure("… CPU that the worker used meanwhile", cpu, "s"),
+                Figure("… CPU of its core that other programs took meanwhile", max(0.0, busy - cpu), "s"),
                 Figure(f"{kind}: added memory of the worker", gateway.resident_mib() - before_mib, "MiB", 150),
                 Figure(f"{kind}: loop stall meanwhile, at most", await stalls.longest_ms(), "ms"),
             ]
