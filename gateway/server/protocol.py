@@ -192,8 +192,9 @@ class HardenedProtocol(ClientConnection):
         """A field of the head, or a trailer; the parser leaves white space at the end of the value."""
         if self._replaying:
             return
-        field = (name.lower(), value.rstrip(b" \t"))
-        if field[0] in WATCHED:
+        name = name.lower()
+        field = (name, value.rstrip(b" \t"))
+        if name in WATCHED:
             self._watched.append(field)
         self._fields.append(field)
 

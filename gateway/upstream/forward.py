@@ -158,15 +158,17 @@ class _Conversation:
     async def ask(self) -> ResponseHead:
         """The response's head, after at most one repetition."""
         exchange, upstream = self._exchange, self._upstream
-        started = monotonic()
         exchange.upstream = upstream.name
         endpoint = upstream.choose()
         exchange.endpoint = endpoint.name
         connection = self._take_idle(endpoint)
         if connection is None:
+            started = monotonic()
             endpoint, connection = await upstream.acquire(endpoint)
+            exchange.connect_s = monotonic() - started
+        else:
+            exchange.connect_s = 0.0
         self._connection = connection
-        exchange.connect_s = monotonic() - started
         try:
             return await self._attempt(endpoint, connection)
         except StaleConnection as stale:

@@ -53,6 +53,7 @@ CONNECTION_FIELDS: Final = frozenset(
 _WRITTEN_ANEW: Final = frozenset(
     (b"host", b"content-length", b"expect", b"forwarded", b"x-request-id", b"traceparent", b"tracestate")
 )
+_BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _READ_WHEN_REMOVED: Final = frozenset((b"connection", b"traceparent", b"tracestate"))
 _NOMINATES_NOTHING: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive"))
 # Some frameworks believe these as they believe X-Forwarded-*: a stranger's are dropped, a trusted proxy's pass.
@@ -118,9 +119,12 @@ def body_length(headers: Iterable[Header]) -> int | None:
 
     Raises `BadRequest` for a body whose end could be read in two ways; our server lets none through, others might.
     """
+    framing = [pair for pair in headers if pair[0] in _BODY_FIELDS]
+    if not framing:
+        return NO_BODY
     length = NO_BODY
     chunked = False
-    for name, value in headers:
+    for name, value in framing:
         if name == b"content-length":
             if length != NO_BODY or not value.isdigit() or len(value) > 18:
                 raise BadRequest("Content-Length is unusable.")
