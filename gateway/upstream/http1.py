@@ -149,9 +149,10 @@ class Connection(asyncio.Protocol):
         self.transport.write(parts)
 
     def write_lines(self, parts: list[bytes]) -> None:
-        """Send several pieces without copying them together."""
+        """Send several pieces without copying them together; see `ClientConnection.write_all` for why not at once."""
         self.sent = True
-        self.transport.writelines(parts)
+        for part in parts:
+            self.transport.write(part)
 
     async def drain(self, deadline: float) -> None:
         """Wait until the endpoint has taken what was written; raises what ended the exchange."""
