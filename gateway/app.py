@@ -22,6 +22,11 @@ from gateway.config.watch import ConfigWatch
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.issuer.endpoints import create_endpoints
+from gateway.issuer.endpoints.metadata import well_known_paths
+from gateway.issuer.service import Issuer, OwnKeys
+from gateway.keys.source import KeySource, keep_fresh
+from gateway.mount import Mount
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.health import Probe, Readiness
@@ -66,7 +71,24 @@ class App:
         if config.denylist is not None:
             self._replica = Replica(config.denylist.prefix)
             self._store = open_store(config.denylist, self._replica)
-        self._around = Surroundings(self._replica, Peers(config.server.trusted_proxies), self.record)
+        peers = Peers(config.server.trusted_proxies)
+        self._issuer: Issuer | None = None
+        self._mount: Mount | None = None
+        own_keys: dict[str, KeySource] = {}
+        if config.issuer is not None:
+            self._issuer = Issuer(config.issuer, self._store)
+            exact = well_known_paths(config.issuer)
+            self._mount = Mount(
+                "(issuer)",
+                create_endpoints(self._issuer),
+                config.issuer.path,
+                exact=exact,
+                peers=peers,
+                record=self.record,
+            )
+            trusted = config.issuers[config.issuer.name]
+            own_keys[config.issuer.name] = keep_fresh(config.issuer.name, OwnKeys(self._issuer), trusted)
+        self._around = Surroundings(self._replica, peers, self.record, own_keys)
         self.current: Generation = build(config, self._around, None)
         self._watch = ConfigWatch(config_path, self.apply)
         self._running: dict[Runs, asyncio.Task[None]] = {}
@@ -84,6 +106,9 @@ class App:
         """One request, through the generation that is current when it comes in and no other."""
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")
+        if self._mount is not None and self._mount.owns(scope["raw_path"]):
+            await self._mount(scope, receive, send)
+            return
         generation = self.current
         generation.in_flight += 1
         try:
@@ -103,7 +128,7 @@ class App:
         """Everything beside the requests, from the first key to the last log line."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for part in (self._store, self._access_log, self._loop_monitor, self._scrape, self._watch):
+            for part in (self._store, self._issuer, self._access_log, self._loop_monitor, self._scrape, self._watch):
                 if part is not None:
                     self.start(part)
             await self._warm_up()
@@ -128,6 +153,8 @@ class App:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         self._running.clear()
         await asyncio.gather(*(upstream.close(0) for upstream in self.current.upstreams.values()))
+        if self._issuer is not None:
+            await self._issuer.close()
         if self._store is not None:
             await self._store.close()
         self._tasks = None
@@ -159,6 +186,8 @@ class App:
         probes: dict[str, Probe] = {f"keys of {name}": keys.health for name, keys in self.current.keys.items()}
         if self._replica is not None:
             probes["denylist"] = self._replica.health
+        if self._issuer is not None:
+            probes["issuer"] = self._issuer.health
         return probes
 
     def _sources(self) -> list[Sampled]:
@@ -166,6 +195,8 @@ class App:
         found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self.readiness]
         if self._replica is not None:
             found.append(self._replica)
+        if self._issuer is not None:
+            found.append(self._issuer)
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:
@@ -201,7 +232,7 @@ class App:
         changed = [name for name in STATIC_SECTIONS if getattr(config, name) != getattr(self._static, name)]
         if changed:
             logger.warning("changes to %s need a restart and are not in force", ", ".join(changed))
-        return config.model_copy(update={name: getattr(self._static, name) for name in STATIC_SECTIONS})
+        return config.with_static_half_of(self._static)
 
     def _swap(self, generation: Generation) -> None:
         assert self._tasks is not None

@@ -1,7 +1,7 @@
 """The YAML contract as frozen models: every key, its type, its default and why that default.
 
-Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`, `issuer`) is read once; a change needs a restart. The
-*dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may
+Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`, `issuer`) is read once; a change needs a
+restart. The *dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may
 be on its own; what needs two places of the file at once (references, ties) is checked by `gateway.config.checks`. The
 JSON Schema for editors and the reference in the manual are generated from these models, descriptions included.
 """
@@ -613,9 +613,7 @@ class Config(Model):
             del issuers[self.issuer.name]
         if other.issuer is not None:
             issuers[other.issuer.name] = other.issuers[other.issuer.name]
-        return self.model_copy(
-            update={"issuers": issuers, **{name: getattr(other, name) for name in STATIC_SECTIONS}}
-        )
+        return self.model_copy(update={"issuers": issuers, **{name: getattr(other, name) for name in STATIC_SECTIONS}})
 
 
 STATIC_SECTIONS = ("server", "admin", "denylist", "telemetry", "issuer")

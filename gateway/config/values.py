@@ -1,4 +1,4 @@
-"""What every section is made of, and text with a grammar: names, addresses, header names, origins, scopes, and paths beside the YAML file."""
+"""Text with a grammar: names, addresses, header names, origins, scopes, paths beside the YAML file; and `Model`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,6 @@
 - `denials`: what must be refused from now on, kept until the denylist has it.
 - `grants`, `endpoints`: OAuth's words, and HTTP.
 
-An ASGI app of its own. To the gateway it is an issuer like any other: it imports nothing that handles requests, gets the
-denylist's store handed in, and gives its key set away as a document.
+An ASGI app of its own. To the gateway it is an issuer like any other: it imports nothing that handles requests, gets
+the denylist's store handed in, and gives its key set away as a document.
 """

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.issuer.store import Database
+from tests.issuer.desk import Desk
 from tests.issuer.postgres import PostgresServer, why_not
 
 
@@ -39,3 +40,16 @@ async def database(store_url: str) -> AsyncIterator[Database]:
     await database.open()
     yield database
     await database.close()
+
+
+@pytest_asyncio.fixture
+async def desk(store_url: str) -> AsyncIterator[Desk]:
+    """An issuer with open registration and a client in front of it, on either store."""
+    async with Desk(store_url) as desk:
+        yield desk
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The address of an empty embedded store, where the kind of store does not matter."""
+    return f"sqlite://{tmp_path}/issuer.db"

@@ -51,7 +51,17 @@ class PostgresServer:
         self._databases = 0
         init = ["initdb", "-D", str(self._data), "-U", "gateway", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([*self._as, *init], check=True, capture_output=True, timeout=60, cwd=self._folder)
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder), "-F", "-c", "log_min_messages=fatal"]
+        options = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-k",
+            str(self._folder),
+            "-F",
+            "-c",
+            "log_min_messages=fatal",
+        ]
         self._process = subprocess.Popen(
             [*self._as, "postgres", "-D", str(self._data), *options],
             stdout=subprocess.DEVNULL,

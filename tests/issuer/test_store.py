@@ -53,10 +53,14 @@ async def test_writers_see_each_others_changes(database: Database) -> None:
 
 async def test_a_failed_block_leaves_nothing(database: Database) -> None:
     """An exception inside a transaction takes everything back."""
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with database.write() as connection:
             await connection.execute(insert(throttles).values(key="a", failures=1, last_at=0.0, blocked_until=0.0))
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with database.read() as connection:
         assert (await connection.execute(select(throttles))).all() == []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +25,6 @@ logger = logging.getLogger("gateway.issuer")
 
 DEADLINE_S = 5.0  # of one transaction, waiting for its turn included
 MIGRATION_DEADLINE_S = 60.0
-_MIGRATION_LOCK = 0x67617465  # of PostgreSQL's advisory locks: "gate"
 _WRITES = "issuer_writes"
 
 
@@ -49,8 +49,7 @@ class Database:
         if self._folder is not None and not await asyncio.to_thread(self._folder.is_dir):
             raise StoreUnavailable("the folder of the issuer's store does not exist")
         async with self._transaction(writes=True, deadline_s=MIGRATION_DEADLINE_S) as connection:
-            if not self.is_sqlite:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            await self.lock(connection, "migrations")
             await connection.run_sync(_migrate)
 
     async def close(self) -> None:
@@ -64,6 +63,16 @@ class Database:
     def write(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that commits at the end of the block, or not at all. Raises StoreUnavailable."""
         return self._transaction(writes=True)
+
+    async def lock(self, connection: AsyncConnection, name: str) -> None:
+        """Until the end of this write nobody else holds the lock of this name.
+
+        SQLite's writes exclude each other anyway.
+        Several locks in one transaction are taken in sorted order.
+        """
+        if not self.is_sqlite:
+            key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], byteorder="big", signed=True)
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
     @contextlib.asynccontextmanager
     async def _transaction(self, *, writes: bool, deadline_s: float = DEADLINE_S) -> AsyncIterator[AsyncConnection]:

@@ -102,6 +102,13 @@ denials = Table(
     Column("expires_at", Double, nullable=False),
 )
 
+revoked_tokens = Table(
+    "revoked_tokens",
+    metadata,
+    Column("token_id", String(32), primary_key=True),  # `jti` of a client's own token; others end with their session
+    Column("expires_at", Double, nullable=False),
+)
+
 throttles = Table(
     "throttles",
     metadata,

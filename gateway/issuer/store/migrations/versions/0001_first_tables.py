@@ -89,6 +89,11 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double, nullable=False),
     )
     op.create_table(
+        "revoked_tokens",
+        sa.Column("token_id", sa.String(32), primary_key=True),
+        sa.Column("expires_at", sa.Double, nullable=False),
+    )
+    op.create_table(
         "throttles",
         sa.Column("key", sa.String(128), primary_key=True),
         sa.Column("failures", sa.Integer, nullable=False),
@@ -105,6 +110,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """To an empty store."""
     op.drop_table("throttles")
+    op.drop_table("revoked_tokens")
     op.drop_table("denials")
     op.drop_table("authorization_codes")
     op.drop_table("one_time_tokens")
