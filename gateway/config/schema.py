@@ -1,9 +1,10 @@
 """The YAML contract as frozen models: every key, its type, its default and why that default.
 
 Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`, `issuer`) is read once; a change needs a
-restart. The *dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may
-be on its own; what needs two places of the file at once (references, ties) is checked by `gateway.config.checks`. The
-JSON Schema for editors and the reference in the manual are generated from these models, descriptions included.
+restart. The *dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say
+what a value may be on its own; what needs two places of the file at once (references, ties) is checked by
+`gateway.config.checks`. The JSON Schema for editors and the reference in the manual are generated from these models,
+descriptions included.
 """
 
 from __future__ import annotations

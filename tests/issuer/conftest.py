@@ -9,8 +9,11 @@ import pytest
 import pytest_asyncio
 
 from gateway.issuer.store import Database
+from tests.e2e.conftest import start_gateway, upstream
 from tests.issuer.desk import Desk
 from tests.issuer.postgres import PostgresServer, why_not
+
+__all__ = ["start_gateway", "upstream"]  # whole gateways, for the flows
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""An issuer in process for tests: a clock wound by hand, a denylist and a mailbox that remember, HTTP without sockets."""
+"""An issuer in process for tests: a clock wound by hand, a denylist and mailbox that remember, HTTP without sockets."""
 
 from __future__ import annotations
 

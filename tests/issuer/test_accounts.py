@@ -45,7 +45,7 @@ async def test_a_new_account_is_signed_in_and_knows_itself(desk: Desk) -> None:
     assert (await desk.post("login", {"email": "ALICE@example.org", "password": PASSWORD})).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["ALICE", "ａｌｉｃｅ", " alice ", "Alıce".replace("ı", "i")])
+@pytest.mark.parametrize("name", ["ALICE", "\uff41\uff4c\uff49\uff43\uff45", " alice "])
 async def test_names_that_look_alike_are_one_account(desk: Desk, name: str) -> None:
     """Case and width make no second account, and any spelling logs in."""
     await desk.register("alice")

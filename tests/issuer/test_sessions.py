@@ -38,7 +38,7 @@ async def test_a_lost_answer_is_not_a_theft(desk: Desk) -> None:
 
 
 async def test_a_client_one_step_behind_is_served_after_a_long_gap(desk: Desk) -> None:
-    """Offline for two days with the answer lost: the session goes on, with another successor in the lost one's place."""
+    """Offline for two days with the answer lost: the session goes on, with another successor than the lost one."""
     first = await desk.register(platform="mobile")
     lost = await desk.refreshed(first["refresh_token"])
     desk.clock.wind(2 * DAY)
@@ -49,7 +49,7 @@ async def test_a_client_one_step_behind_is_served_after_a_long_gap(desk: Desk) -
 
 
 async def test_of_two_who_hold_the_same_token_the_second_to_come_back_ends_the_session(desk: Desk) -> None:
-    """A thief and the owner use the same token some time apart; the one whose successor was replaced shows the theft."""
+    """A thief and the owner use one token some time apart; the one whose successor was replaced shows the theft."""
     first = await desk.register()
     of_thief = await desk.refreshed(first["refresh_token"])
     desk.clock.wind(300)
@@ -107,7 +107,7 @@ async def test_a_session_ends_when_idle_or_old(
     async with Desk(sqlite_url) as desk:
         token = (await desk.register(platform=platform))["refresh_token"]
         steps = (absolute_days - 1) // (idle_days - 1)
-            for _ in range(steps):
+        for _ in range(steps):
             desk.clock.wind((idle_days - 1) * DAY)
             token = await desk.refreshed(token)
         desk.clock.wind((absolute_days - steps * (idle_days - 1)) * DAY)
