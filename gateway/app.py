@@ -21,7 +21,9 @@ from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
+from gateway.errors import GatewayError
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.issuer.browser import Browsers
 from gateway.issuer.endpoints import create_endpoints
 from gateway.issuer.endpoints.metadata import well_known_paths
 from gateway.issuer.service import Issuer, OwnKeys
@@ -74,9 +76,12 @@ class App:
         peers = Peers(config.server.trusted_proxies)
         self._issuer: Issuer | None = None
         self._mount: Mount | None = None
+        self._browsers: Browsers | None = None
         own_keys: dict[str, KeySource] = {}
         if config.issuer is not None:
             self._issuer = Issuer(config.issuer, self._store)
+            if config.issuer.web is not None:
+                self._browsers = Browsers(self._issuer)
             exact = well_known_paths(config.issuer)
             self._mount = Mount(
                 "(issuer)",
@@ -106,9 +111,17 @@ class App:
         """One request, through the generation that is current when it comes in and no other."""
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")
-        if self._mount is not None and self._mount.owns(scope["raw_path"]):
-            await self._mount(scope, receive, send)
-            return
+        if self._mount is not None:
+            is_own = self._mount.owns(scope["raw_path"])
+            if self._browsers is not None:
+                try:
+                    scope, send = await self._browsers.admit(scope, send, is_own=is_own)
+                except GatewayError as error:
+                    await self._mount.refuse(error, scope, receive, send)
+                    return
+            if is_own:
+                await self._mount(scope, receive, send)
+                return
         generation = self.current
         generation.in_flight += 1
         try:

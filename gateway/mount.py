@@ -56,6 +56,17 @@ class Mount:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens, and account for it."""
+        await self._serve(self._application, scope, receive, send)
+
+    async def refuse(self, error: GatewayError, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request with an error that was found before it got anywhere, and account for it."""
+
+        async def refusing(_scope: Message, _receive: Receive, _send: Send) -> None:
+            raise error
+
+        await self._serve(refusing, scope, receive, send)
+
+    async def _serve(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
         client, server = scope["client"], scope["server"]
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         peer = self._peers.resolve(
@@ -84,7 +95,7 @@ class Mount:
             await send(message)
 
         try:
-            await self._application(inner, receive, dated)
+            await application(inner, receive, dated)
         except asyncio.CancelledError:
             exchange.status = exchange.status or CLIENT_GONE
             exchange.code = "client_gone"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretBytes, ValidationInfo, field_validator, model_validator
 
 from gateway.config.quantities import Duration, Size
-from gateway.config.values import FieldError, Model, Name, Password, PlainPath, Scope, Url, beside_the_file
+from gateway.config.values import FieldError, Model, Name, Origin, Password, PlainPath, Scope, Url, beside_the_file
 
 Platform = Literal["web", "mobile", "desktop", "other"]
 Grant = Literal["authorization_code", "refresh_token", "client_credentials"]
@@ -17,6 +17,7 @@ Grant = Literal["authorization_code", "refresh_token", "client_credentials"]
 _DAY_S = 86_400.0
 _STORE = re.compile(r"(sqlite|postgresql\+asyncpg)://\S+")
 _HASH = re.compile(r"[0-9a-f]{64}")
+ACCESS_COOKIE, REFRESH_COOKIE = "__Host-gateway-access", "__Host-gateway-refresh"
 _LOOPBACK = ("127.0.0.1", "::1")
 RESERVED_CLAIMS = frozenset(
     {"iss", "aud", "exp", "iat", "nbf", "jti", "sid", "sub", "client_id", "scope", "auth_time", "azp", "cnf", "act"}
@@ -114,6 +115,17 @@ class Webhook(Model):
         default=None, description="Signs each call: `X-Gateway-Signature: t=…,v1=<HMAC-SHA256 of t.body>`."
     )
     timeout: Duration = Field(default=5.0, description="Deadline of one call; failed calls are repeated.", gt=0, le=60)
+
+
+class Web(Model):
+    """Browsers that keep their tokens in cookies, where no script can read them."""
+
+    same_site: Literal["strict", "lax"] = Field(
+        default="lax", description="`lax`: a link from another site finds the user signed in; `strict`: it does not."
+    )
+    origins: tuple[Origin, ...] = Field(
+        default=(), description="Further origins whose pages may write with the cookies, besides that of `url`."
+    )
 
 
 class OAuthClient(Model):
@@ -215,6 +227,10 @@ class Issuance(Model):
     webhook: Webhook | None = Field(
         default=None, description="Left out: no password reset by e-mail, no verified registration."
     )
+    web: Web | None = Field(
+        default=None,
+        description="Cookies for browsers that log in with `cookies: true`; `{}` for the defaults. Left out: none.",
+    )
     clients: dict[Name, OAuthClient] = Field(default={}, description="Client id → OAuth client.")
 
     @field_validator("store")
@@ -253,6 +269,7 @@ class Issuance(Model):
             # All that keys may be made for: a changed algorithm must not refuse the tokens that are out.
             "algorithms": ("ES256", "EdDSA", "RS256"),
             "jwks_uri": f"{self.url}/jwks.json",
+            "credentials": {"cookie": ACCESS_COOKIE} if self.web is not None else {},
         }
 
     def _further_audiences(self) -> list[str]:

@@ -135,7 +135,7 @@ async def test_the_operator_may_rotate_at_once(sqlite_url: str) -> None:
 
 async def test_keys_are_sealed_with_the_operators_key(store_url: str) -> None:
     """Nothing in the store can sign; another key, or none, opens nothing; a key may be added later."""
-    async with Desk(store_url) as plain:
+    async with Desk(store_url):
         pass
     async with Desk(store_url, signing={"encryption_key": KEY}) as desk:
         await desk.issuer.keys.rotate(desk.clock.now, announce_s=0)
@@ -149,7 +149,6 @@ async def test_keys_are_sealed_with_the_operators_key(store_url: str) -> None:
             await wrong.issuer.open()
         assert (await wrong.get("jwks.json")).json()["code"] == "issuer_unavailable"
         await wrong.__aexit__()
-    assert plain
 
 
 async def test_the_shared_secret_is_sealed_too(sqlite_url: str) -> None:
@@ -185,7 +184,7 @@ async def test_only_our_own_access_tokens_are_read(sqlite_url: str) -> None:
             return jwt.encode(members, key.private, algorithm="ES256", headers={"typ": typ, "kid": kid})
 
         assert issuer.access_tokens.read(sign()) is not None
-        none = jwt.encode(claims, None, algorithm="none", headers={"typ": "at+jwt", "kid": key.kid})
+        none = jwt.encode(claims, "", algorithm="none", headers={"typ": "at+jwt", "kid": key.kid})
         hmac = jwt.encode(claims, "x" * 32, algorithm="HS256", headers={"typ": "at+jwt", "kid": key.kid})
         wrong = [sign(typ="JWT"), sign({"iss": "https://other.example"}), sign(kid="other"), none, hmac, "a.b.c", ""]
         assert [issuer.access_tokens.read(text) for text in wrong] == [None] * len(wrong)

@@ -10,10 +10,11 @@ from starlette.routing import Route
 
 from gateway.errors import TokenInvalid
 from gateway.issuer.accounts import read_registration
+from gateway.issuer.browser import CAME_IN_COOKIES, Browsers
 from gateway.issuer.endpoints.answers import json_answer, nothing
 from gateway.issuer.endpoints.callers import find_caller
 from gateway.issuer.endpoints.reading import bearer, optional_text, read_json, text
-from gateway.issuer.grants import SessionOver
+from gateway.issuer.grants import SessionOver, Tokens
 from gateway.issuer.refresh_tokens import Verdict
 from gateway.issuer.refusals import InvalidRequest, NotFound, SessionEnded
 from gateway.issuer.service import Issuer
@@ -28,6 +29,7 @@ class FirstParty:
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
+        self._browsers = None if issuer.config.web is None else Browsers(issuer)
 
     def routes(self, path: str) -> list[Route]:
         """Every endpoint, below `path`."""
@@ -56,6 +58,7 @@ class FirstParty:
         """201 with tokens where registration is open; 202 where the address must be confirmed first."""
         members = await read_json(request)
         device = read_device(request, members)
+        wants_cookies = self._wants_cookies(members)
         asked = read_registration(
             optional_text(members, "username"),
             optional_text(members, "email"),
@@ -64,7 +67,7 @@ class FirstParty:
         user = await self._issuer.accounts.register(asked, address_of(request))
         if user is None:
             return json_answer({"status": "confirmation_sent"}, 202)
-        return json_answer((await self._issuer.grants.begin(user, device)).answer, 201)
+        return self._begun(await self._issuer.grants.begin(user, device), wants_cookies, 201)
 
     async def verify(self, request: Request) -> Response:
         """Confirms a registration with the token that was sent; then the user logs in."""
@@ -76,13 +79,28 @@ class FirstParty:
         """Tokens for a name and a password."""
         members = await read_json(request)
         device = read_device(request, members)
+        wants_cookies = self._wants_cookies(members)
         names = [name for name in ("username", "email") if members.get(name) is not None]
         if len(names) != 1:
             raise InvalidRequest("Give a username or an email.")
         user = await self._issuer.accounts.log_in(
             text(members, names[0]), text(members, "password", longest=_LONGEST_PASSWORD), device.address
         )
-        return json_answer((await self._issuer.grants.begin(user, device)).answer)
+        return self._begun(await self._issuer.grants.begin(user, device), wants_cookies)
+
+    def _wants_cookies(self, members: dict[str, Any]) -> bool:
+        wanted = members.get("cookies", False)
+        if not isinstance(wanted, bool) or (wanted and self._browsers is None):
+            raise InvalidRequest("`cookies` is true or false, and true only where the issuer has `web`.")
+        return wanted
+
+    def _begun(self, tokens: Tokens, wants_cookies: bool, status: int = 200) -> Response:
+        """The tokens in the body, or in cookies and nowhere else."""
+        if not wants_cookies or self._browsers is None:
+            return json_answer(tokens.answer, status)
+        hidden = ("access_token", "refresh_token", "token_type")
+        answer = json_answer({name: value for name, value in tokens.answer.items() if name not in hidden}, status)
+        return _with_cookies(answer, self._browsers.cookies(tokens))
 
     async def refresh(self, request: Request) -> Response:
         """Tokens for a refresh token; 401 `session_ended` means signing in again."""
@@ -107,7 +125,7 @@ class FirstParty:
         if not sid:
             raise TokenInvalid
         await self._issuer.sessions.end(sid, "logged out")
-        return nothing()
+        return self._signed_out(request, nothing())
 
     async def logout_all(self, request: Request) -> Response:
         """Ends every session of the user; with `keep_current` every other one."""
@@ -119,7 +137,13 @@ class FirstParty:
         count = await self._issuer.sessions.end_all(
             caller.user.id, "logged out everywhere", but=caller.session.id if keep else None
         )
-        return json_answer({"ended": count})
+        answer = json_answer({"ended": count})
+        return answer if keep else self._signed_out(request, answer)
+
+    def _signed_out(self, request: Request, answer: Response) -> Response:
+        if self._browsers is None or CAME_IN_COOKIES not in request.scope:
+            return answer
+        return _with_cookies(answer, self._browsers.cleared())
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
@@ -247,6 +271,12 @@ def describe(session: Session) -> dict[str, Any]:
         "last_seen_at": session.last_seen_at,
         "expires_at": session.expires_at,
     }
+
+
+def _with_cookies(answer: Response, cookies: list[str]) -> Response:
+    for value in cookies:
+        answer.headers.append("set-cookie", value)
+    return answer
 
 
 def _state(token: str, action: str, until: float | None, sid: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _NAMED: dict[str, dict[str, Any]] = {
 _DEVICE: dict[str, dict[str, Any]] = {
     "platform": {"type": "string", "enum": ["web", "mobile", "desktop", "other"]},
     "device_name": {"type": "string", "maxLength": 128},
+    "cookies": {"type": "boolean", "description": "Tokens in cookies only, where the issuer has `web`."},
 }
 _EITHER: list[dict[str, Any]] = [{"required": ["username"]}, {"required": ["email"]}]
 _SESSION = _object(
@@ -45,7 +46,7 @@ _SESSION = _object(
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Tokens": _object(
-        "access_token token_type expires_in",
+        "expires_in",
         access_token=_TEXT,
         refresh_token=_TEXT,
         id_token=_TEXT,
