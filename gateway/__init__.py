@@ -1,4 +1,4 @@
-"""An edge gateway: checks a JWT on every request with cached keys and a denylist, then forwards it with an identity nobody can forge.
+"""An edge gateway: checks a JWT on every request, asks a denylist, and forwards an identity that nobody can forge.
 
 The map, in the order in which a request meets it:
 
@@ -10,6 +10,7 @@ The map, in the order in which a request meets it:
     tokens      is this token genuine, in time, and meant for us?
     keys        the issuers' keys, fetched ahead and kept through outages
     denylist    has it been revoked? answered from memory
+    inlets      what issuers and clients revoke by the standards, on the clients' address
     policy      may this token use this route?
     identity    the headers that tell the upstream who is calling
     upstream    which endpoint, and the bytes to and from it

@@ -13,22 +13,20 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
-from gateway.admin import create_admin
+from gateway.admin import BaseRoute, DenylistApi, create_admin
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import STATIC_SECTIONS, Config
 from gateway.config.watch import ConfigWatch
+from gateway.denylist.intake import Intake
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
-from gateway.errors import GatewayError
+from gateway.denylist.strict import StrictCheck
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
-from gateway.issuer.browser import Browsers
-from gateway.issuer.endpoints import create_endpoints
-from gateway.issuer.endpoints.metadata import well_known_paths
-from gateway.issuer.service import Issuer, OwnKeys
-from gateway.keys.source import KeySource, keep_fresh
-from gateway.mount import Mount
+from gateway.issuing import Issuing
+from gateway.live import LiveConnections
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.health import Probe, Readiness
@@ -73,28 +71,24 @@ class App:
         if config.denylist is not None:
             self._replica = Replica(config.denylist.prefix)
             self._store = open_store(config.denylist, self._replica)
+        self._strict = StrictCheck(self._store) if self._store is not None else None
+        self._intake = Intake(self._store) if self._store is not None else None
+        self._live = LiveConnections(self._replica)
         peers = Peers(config.server.trusted_proxies)
-        self._issuer: Issuer | None = None
-        self._mount: Mount | None = None
-        self._browsers: Browsers | None = None
-        own_keys: dict[str, KeySource] = {}
-        if config.issuer is not None:
-            self._issuer = Issuer(config.issuer, self._store)
-            if config.issuer.web is not None:
-                self._browsers = Browsers(self._issuer)
-            exact = well_known_paths(config.issuer)
-            self._mount = Mount(
-                "(issuer)",
-                create_endpoints(self._issuer),
-                config.issuer.path,
-                exact=exact,
-                peers=peers,
-                record=self.record,
-            )
-            trusted = config.issuers[config.issuer.name]
-            own_keys[config.issuer.name] = keep_fresh(config.issuer.name, OwnKeys(self._issuer), trusted)
-        self._around = Surroundings(self._replica, peers, self.record, own_keys)
+        self._issuing = Issuing(config, self._store, peers, self.record) if config.issuer is not None else None
+        self._around = Surroundings(
+            self._replica,
+            peers,
+            self.record,
+            strict=self._strict,
+            intake=self._intake,
+            live=self._live,
+            own_keys=self._issuing.keys if self._issuing is not None else {},
+        )
         self.current: Generation = build(config, self._around, None)
+        self._retiring: list[Generation] = []  # replaced, and still with requests
+        self._generation = 1
+        self._loaded_at = time()
         self._watch = ConfigWatch(config_path, self.apply)
         self._running: dict[Runs, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -102,30 +96,33 @@ class App:
         self._scrape = Scrape(runtime, self._sources)
         self._reloads = {"ok": 0, "refused": 0}
         self._faults = 0  # background tasks that failed and were started again
-        self.admin = create_admin(self.readiness, self._scrape)
+        self.admin = create_admin(self.readiness, self._scrape, self._denylist_routes())
         runtime.record = self.record
+
+    def _denylist_routes(self) -> list[BaseRoute]:
+        """The denylist's API, where the configuration has a password for it."""
+        secret = self._static.admin.secret
+        if secret is None or self._store is None or self._intake is None:
+            return []
+        issuers = lambda: frozenset(self.current.config.issuers)  # noqa: E731 - of the generation of that moment
+        return DenylistApi(self._store, self._intake, secret.get_secret_value(), issuers).routes()
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request, through the generation that is current when it comes in and no other."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} here")
-        if self._mount is not None:
-            is_own = self._mount.owns(scope["raw_path"])
-            if self._browsers is not None:
-                try:
-                    scope, send = await self._browsers.admit(scope, send, is_own=is_own)
-                except GatewayError as error:
-                    await self._mount.refuse(error, scope, receive, send)
-                    return
-            if is_own:
-                await self._mount(scope, receive, send)
+        if self._issuing is not None:
+            admitted = await self._issuing.admit(scope, receive, send)
+            if admitted is None:
                 return
+            scope, send = admitted
         generation = self.current
         generation.in_flight += 1
         try:
-            await generation.pipeline(scope, receive, send)
+            if scope["type"] == "http":
+                await generation.entry(scope, receive, send)
+            else:
+                await generation.pipeline.upgrade(scope, receive, send)
         finally:
             generation.leave()
 
@@ -141,7 +138,9 @@ class App:
         """Everything beside the requests, from the first key to the last log line."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for part in (self._store, self._issuer, self._access_log, self._loop_monitor, self._scrape, self._watch):
+            issuer = self._issuing.issuer if self._issuing is not None else None
+            beside = (self._access_log, self._loop_monitor, self._live, self._scrape, self._watch)
+            for part in (self._store, issuer, *beside):
                 if part is not None:
                     self.start(part)
             await self._warm_up()
@@ -166,8 +165,8 @@ class App:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         self._running.clear()
         await asyncio.gather(*(upstream.close(0) for upstream in self.current.upstreams.values()))
-        if self._issuer is not None:
-            await self._issuer.close()
+        if self._issuing is not None:
+            await self._issuing.issuer.close()
         if self._store is not None:
             await self._store.close()
         self._tasks = None
@@ -192,6 +191,10 @@ class App:
         """Be unready from now on; requests are served as before."""
         self.readiness.begin_drain()
 
+    def end_live(self) -> None:
+        """End WebSockets and event streams, which would not end by themselves; call it once nobody can come back."""
+        self._live.end_all()
+
     # --- what it tells of itself -------------------------------------------------------------------------------------
 
     def _probes(self) -> dict[str, Probe]:
@@ -199,21 +202,28 @@ class App:
         probes: dict[str, Probe] = {f"keys of {name}": keys.health for name, keys in self.current.keys.items()}
         if self._replica is not None:
             probes["denylist"] = self._replica.health
-        if self._issuer is not None:
-            probes["issuer"] = self._issuer.health
+        if self._issuing is not None:
+            probes["issuer"] = self._issuing.issuer.health
         return probes
 
     def _sources(self) -> list[Sampled]:
         """Everything that counts, at the moment of asking."""
         found: list[Sampled] = [self, self._request_metrics, self._access_log, self._loop_monitor, self.readiness]
+        found.append(self._live)
         if self._replica is not None:
             found.append(self._replica)
-        if self._issuer is not None:
-            found.append(self._issuer)
+        if self._issuing is not None:
+            found.append(self._issuing.issuer)
+        if self._strict is not None:
+            found.append(self._strict)
+        if self._intake is not None:
+            found.append(self._intake)
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:
-        """Reloads and faults of background work."""
+        """Which configuration is in use, reloads, and faults of background work."""
+        yield Sample("gateway_config_generation", {}, self._generation)
+        yield Sample("gateway_config_loaded_timestamp_seconds", {}, self._loaded_at)
         for outcome, count in self._reloads.items():
             yield Sample("gateway_config_reloads_total", {"outcome": outcome}, count)
         yield Sample("gateway_background_faults_total", {}, self._faults)
@@ -254,15 +264,22 @@ class App:
         for resource in kept.difference(previous.resources()):
             self.start(resource)
         self._reloads["ok"] += 1
+        self._generation += 1
+        self._loaded_at = time()
         logger.info(
             "configuration applied: %d routes, %d upstreams", len(generation.config.routes), len(generation.upstreams)
         )
+        self._retiring.append(previous)
         self._tasks.create_task(self._retire(previous, [part for part in previous.resources() if part not in kept]))
 
     async def _retire(self, generation: Generation, leaving: list[Resource]) -> None:
         """Close what the new generation did not take over, once the last request that may use it has ended."""
         await generation.drained()
+        self._retiring.remove(generation)
         for part in leaving:
+            # It may have been carried over from a generation that is not empty yet.
+            for older in [other for other in self._retiring if part in other.resources()]:
+                await older.drained()
             task = self._running.pop(part, None)
             if task is not None:
                 task.cancel()

@@ -21,6 +21,7 @@
     ├─ GatewayFault
     │  ├─ KeysUnavailable       503 keys_unavailable
     │  ├─ DenylistStale         503 denylist_stale
+    │  ├─ StatusUnavailable     503 status_unavailable
     │  ├─ Overloaded            503 overloaded
     │  └─ Unexpected            500 unexpected
     └─ UpstreamFault
@@ -181,6 +182,13 @@ class DenylistStale(GatewayFault):
     """The denylist has been out of contact for longer than the route accepts."""
 
     status, code, title = 503, "denylist_stale", "Revocation cannot be checked at the moment; try again later."
+    retry_after_s = 5
+
+
+class StatusUnavailable(GatewayFault):
+    """The token refers to a status list that cannot be had, and the issuer's setting refuses then."""
+
+    status, code, title = 503, "status_unavailable", "The token's status cannot be checked now; try again later."
     retry_after_s = 5
 
 

@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import schema
+from gateway.denylist.intake import Intake
 from gateway.denylist.replica import Replica
+from gateway.denylist.strict import StrictCheck
 from gateway.errors import KeysUnavailable
 from gateway.identity import IdentityHeaders
+from gateway.inlets.mount import Application, Mount, build_inlets
 from gateway.keys.source import KeySource, build_key_source
+from gateway.live import LiveConnections, Watch
 from gateway.pipeline import Pipeline, Route
 from gateway.policy import Policy
 from gateway.routing.pattern import RouteShape
@@ -28,12 +32,14 @@ from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.sample import Sample
 from gateway.tokens.bearer import CredentialSources
 from gateway.tokens.cache import TokenCache
+from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import IssuerRules, Verifier
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.headers import RequestHeaders
 from gateway.upstream.peer import Peers
+from gateway.websocket import WebSocketRules
 
-Resource = KeySource | Upstream
+Resource = KeySource | Upstream | StatusLists
 """What a generation may lend to the next."""
 
 
@@ -48,6 +54,9 @@ class Surroundings:
     replica: Replica | None
     peers: Peers
     record: Callable[[Exchange], None]
+    strict: StrictCheck | None = None
+    intake: Intake | None = None
+    live: LiveConnections | None = None  # None: nothing that lasts is ended
     own_keys: Mapping[str, KeySource] = field(default_factory=dict)  # of issuers that run in this process
 
 
@@ -61,12 +70,14 @@ class Generation:
     identity: IdentityHeaders
     keys: dict[str, KeySource]
     upstreams: dict[str, Upstream]
+    statuses: dict[str, StatusLists]
+    entry: Application  # the pipeline, behind the inlets if there are any
     in_flight: int = 0
     _ended: asyncio.Event | None = field(default=None, repr=False)
 
     def resources(self) -> list[Resource]:
         """Everything with a life of its own."""
-        return [*self.keys.values(), *self.upstreams.values()]
+        return [*self.keys.values(), *self.statuses.values(), *self.upstreams.values()]
 
     def leave(self) -> None:
         """One request has ended."""
@@ -77,7 +88,7 @@ class Generation:
     async def drained(self) -> None:
         """Until the last request has ended; call it once the generation gets no new ones."""
         if self.in_flight:
-            self._ended = asyncio.Event()
+            self._ended = self._ended or asyncio.Event()  # several may wait
             await self._ended.wait()
 
     async def warm(self, previous: Generation | None) -> None:
@@ -121,11 +132,21 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     settings = [issuer.credentials for issuer in config.issuers.values()]
     settings += [route.credentials for route in config.routes if route.credentials is not None]
     held = CredentialSources.of(settings)
+    watches = {word: _watch(around.live, verifier, ends=word == "end") for word in ("end", "finish")}
     routes = RouteTable(
-        [(route_shape(route), _route(route, config, identity, upstreams, held)) for route in config.routes]
+        [
+            (route_shape(route), _route(route, config, identity, upstreams, held, watches[route.on_revoke]))
+            for route in config.routes
+        ]
     )
-    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record)
-    return Generation(config, pipeline, verifier, identity, keys, upstreams)
+    statuses = _statuses(config, keys, previous)
+    pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
+    entry = _entry(config, around, pipeline, verifier, keys)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry)
+
+
+def _watch(live: LiveConnections | None, verifier: Verifier, *, ends: bool) -> Watch | None:
+    return None if live is None else Watch(live, verifier.valid_until, ends)
 
 
 def route_shape(route: schema.Route) -> RouteShape:
@@ -140,6 +161,26 @@ def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -
         return build_key_source(name, issuer)
     except (OSError, ValueError) as exc:
         raise UnusableConfig(f"issuers.{name}: {exc}") from exc
+
+
+def _entry(
+    config: schema.Config, around: Surroundings, pipeline: Pipeline, verifier: Verifier, keys: dict[str, KeySource]
+) -> Application:
+    if around.intake is None:
+        return pipeline
+    inlets = build_inlets(config, keys, verifier, around.intake)
+    return Mount(inlets, pipeline, around.intake, around.peers, around.record) if inlets else pipeline
+
+
+def _statuses(config: schema.Config, keys: dict[str, KeySource], previous: Generation | None) -> dict[str, StatusLists]:
+    """The status lists of each issuer that publishes some; kept while its section and its keys are."""
+    found = {}
+    for name, issuer in config.issuers.items():
+        if issuer.revocation.status_list is None:
+            continue
+        kept = previous.statuses.get(name) if previous is not None and previous.keys.get(name) is keys[name] else None
+        found[name] = kept or StatusLists.of(name, issuer, keys[name])
+    return found
 
 
 def _upstream(name: str, upstream: schema.Upstream, previous: Generation | None) -> Upstream:
@@ -166,6 +207,7 @@ def _route(
     identity: IdentityHeaders,
     upstreams: dict[str, Upstream],
     held: CredentialSources | None,
+    watch: Watch | None,
 ) -> Route:
     names = config.issuers if route.auth.issuers is None else route.auth.issuers
     settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
@@ -180,6 +222,7 @@ def _route(
         issuers=frozenset(route.auth.issuers) if route.auth.issuers is not None else None,
         audience=frozenset(route.auth.audience) if route.auth.audience is not None else None,
         refuses_stale=when_stale == "refuse",
+        asks_store=route.denylist.consistency == "strict",
         policy=Policy(route.auth),
         identity=identity,
         headers=RequestHeaders(
@@ -191,4 +234,17 @@ def _route(
         body_limit=config.server.limits.body_bytes if route.body_bytes is None else route.body_bytes,
         head_timeout_s=route.timeouts.head or upstream.config.timeouts.head,
         idle_timeout_s=route.timeouts.idle or upstream.config.timeouts.idle,
+        watch=watch,
+        websocket=_websocket_rules(route.websocket, has_cookies=sources is not None and bool(sources.cookies)),
+    )
+
+
+def _websocket_rules(websocket: schema.RouteWebsocket, *, has_cookies: bool) -> WebSocketRules:
+    origins = websocket.origins
+    return WebSocketRules(
+        enabled=websocket.enabled,
+        max_message=websocket.max_message,
+        idle_s=websocket.idle,
+        origins=None if origins is None else frozenset(origin.lower().encode() for origin in origins),
+        has_cookies=has_cookies,
     )

@@ -59,15 +59,26 @@ class IdentityHeaders:
         that cannot be told faithfully: longer than 8 KiB as a header, or no Unicode text.
         """
         token = permit.token
+        return [] if token is None else self._remember(token)[0]
+
+    def lines(self, permit: Permit) -> bytes:
+        """What `render` gives, as the lines of a head."""
+        token = permit.token
         if token is None:
-            return []
+            return b""
         remembered = token.memo.get(_MEMO)
         if remembered is not None and remembered[0] is self:
-            headers: _Headers = remembered[1]
-            return headers
-        headers = self._render(token)
-        token.memo[_MEMO] = (self, headers)
-        return headers
+            lines: bytes = remembered[2]
+            return lines
+        return self._remember(token)[1]
+
+    def _remember(self, token: Token) -> tuple[_Headers, bytes]:
+        remembered = token.memo.get(_MEMO)
+        if remembered is None or remembered[0] is not self:
+            headers = self._render(token)
+            remembered = (self, headers, b"".join(b"%b: %b\r\n" % pair for pair in headers))
+            token.memo[_MEMO] = remembered
+        return remembered[1], remembered[2]
 
     def _render(self, token: Token) -> _Headers:
         headers: _Headers = []

@@ -64,7 +64,12 @@ class Mount:
         async def refusing(_scope: Message, _receive: Receive, _send: Send) -> None:
             raise error
 
-        await self._serve(refusing, scope, receive, send)
+        async def denying(message: Message) -> None:  # ASGI's words where a WebSocket was asked for
+            await send({**message, "type": f"websocket.{message['type']}"})
+
+        if scope["type"] == "websocket":
+            await receive()  # `websocket.connect`
+        await self._serve(refusing, scope, receive, denying if scope["type"] == "websocket" else send)
 
     async def _serve(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
         client, server = scope["client"], scope["server"]

@@ -21,26 +21,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, time
+from types import MappingProxyType
 from typing import Any
 
+from gateway.denylist.contract import StoreError
 from gateway.denylist.replica import Replica
+from gateway.denylist.strict import StrictCheck
 from gateway.errors import BadResponse, DenylistStale, GatewayError, TokenRevoked, Unexpected
 from gateway.http_date import http_date
 from gateway.identity import IdentityHeaders
+from gateway.live import Watch
 from gateway.policy import Policy
 from gateway.problem import problem_response
 from gateway.routing.table import RouteTable
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.bearer import CredentialSources, find_token, without_query
 from gateway.tokens.claims import Token
+from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import Verifier, check_route
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
 from gateway.upstream.headers import RequestHeaders, body_length, request_id
 from gateway.upstream.peer import Peers
+from gateway.websocket import Offer, WebSocketRules, carry
 
 Message = dict[str, Any]  # ASGI scopes and messages are open mappings
 Receive = Callable[[], Awaitable[Message]]
@@ -62,6 +68,7 @@ class Route:
     issuers: frozenset[str] | None  # names of the issuers accepted here; None: all
     audience: frozenset[str] | None  # narrows the issuers' audience; None: as they say
     refuses_stale: bool
+    asks_store: bool  # on each request; else the replica decides
     policy: Policy
     identity: IdentityHeaders
     headers: RequestHeaders
@@ -69,12 +76,14 @@ class Route:
     body_limit: int  # bytes
     head_timeout_s: float
     idle_timeout_s: float
+    watch: Watch | None  # of what lasts longer than its permission; None: nobody does
+    websocket: WebSocketRules
 
 
 class Pipeline:
-    """The path of every request through one generation: an ASGI app for `http` scopes, without state of its own."""
+    """The path of every request through one generation: an ASGI app without state of its own."""
 
-    __slots__ = ("_peers", "_record", "_replica", "_verifier", "routes")
+    __slots__ = ("_peers", "_record", "_replica", "_statuses", "_strict", "_verifier", "routes")
 
     def __init__(
         self,
@@ -83,16 +92,29 @@ class Pipeline:
         replica: Replica | None,
         peers: Peers,
         record: Callable[[Exchange], None],
+        strict: StrictCheck | None = None,
+        statuses: Mapping[str, StatusLists] = MappingProxyType({}),
     ) -> None:
-        """`replica` is None where nothing can be revoked; `record` gets each exchange once, when it has ended."""
+        """`replica` and `strict` are None where nothing can be revoked; `statuses` are of issuers that have lists.
+
+        `record` gets each exchange once, when it has ended.
+        """
         self.routes = routes
         self._verifier = verifier
         self._replica = replica
         self._peers = peers
         self._record = record
+        self._strict = strict
+        self._statuses = statuses
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens, and account for it."""
+    async def upgrade(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one `websocket` scope: by the steps of a request, since its handshake is one."""
+        await receive()  # `websocket.connect`
+        offer = Offer.of(scope, receive, send)
+        await self(offer.as_request(scope), receive, offer.refuse, offer)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send, offer: Offer | None = None) -> None:
+        """Answer one request, whatever happens, and account for it; with `offer` it asks for a WebSocket."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         host = b""
         for name, value in headers:
@@ -117,19 +139,24 @@ class Pipeline:
             exchange.route = route.name
             token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
             permit = route.policy.authorize(token)
-            identity = route.identity.render(permit)
+            identity = route.identity.lines(permit)
+            passed, ours = route.headers.build(headers, identity, peer, identifier, scope["http_version"])
             request = UpstreamRequest(
                 method=exchange.method.encode(),
                 target=_target(scope, route),
                 host=host,
-                headers=route.headers.build(headers, identity, peer, identifier, scope["http_version"]),
+                headers=passed,
+                lines=ours,
                 request_id=identifier,
                 body_length=body_length(headers),
                 body_limit=route.body_limit,
                 head_timeout_s=route.head_timeout_s,
                 idle_timeout_s=route.idle_timeout_s,
             )
-            await forward(request, route.upstream, receive, send, exchange)
+            if offer is None:
+                await forward(request, route.upstream, receive, send, exchange, route.watch, token)
+            else:
+                await carry(offer, request, route.upstream, route.websocket, route.watch, token, exchange)
         except GatewayError as error:
             await self._refuse(error, exchange, send)
         except (asyncio.CancelledError, ClientGone):
@@ -163,6 +190,10 @@ class Pipeline:
         exchange.token_id = token.token_id or ""
         check_route(token, route.issuers, route.audience)
         self._check_denylist(route, token, now)
+        if self._statuses and (lists := self._statuses.get(token.issuer)) is not None:
+            await lists.check(token)
+        if route.asks_store and self._strict is not None:
+            await _ask_store(route, self._strict, token)
         return token
 
     def _check_denylist(self, route: Route, token: Token, now: float) -> None:
@@ -182,7 +213,8 @@ class Pipeline:
         )
         if kind is not None:
             raise TokenRevoked(cause=f"denied by {kind}")
-        if route.refuses_stale and replica.is_stale(monotonic()):
+        # A route that asks the store learns from its answer, or from its silence.
+        if route.refuses_stale and not route.asks_store and replica.is_stale(monotonic()):
             raise DenylistStale(cause="no contact with the denylist's store")
 
     @staticmethod
@@ -194,6 +226,26 @@ class Pipeline:
         exchange.bytes_out = len(body)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _ask_store(route: Route, strict: StrictCheck, token: Token) -> None:
+    """TokenRevoked for what the store denies now; DenylistStale if it does not answer and the route refuses then."""
+    try:
+        kind = await strict.find(
+            token.issuer,
+            token.token_id,
+            token.session_id,
+            token.subject,
+            token.client_id,
+            token.kid,
+            token.issued_at,
+        )
+    except StoreError as fault:
+        if route.refuses_stale:
+            raise DenylistStale(cause=f"strict: {fault}") from fault
+        return  # what was last known has decided
+    if kind is not None:
+        raise TokenRevoked(cause=f"denied by {kind}, said the store")
 
 
 def _target(scope: Message, route: Route) -> bytes:

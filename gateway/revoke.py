@@ -1,4 +1,4 @@
-"""Entries put into the denylist by hand: what `gateway revoke` does."""
+"""The denylist by hand: what `gateway revoke` and `gateway denylist` do. Each change leaves an audit line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gateway.config.checks import suggestion
-from gateway.config.quantities import format_duration
 from gateway.config.schema import Config
 from gateway.denylist.grammar import Entry, key_for, make_entry
+from gateway.denylist.intake import Word, audit
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, StoreError, open_store
 
 T = TypeVar("T")
+UNSAID = Word("command_line", "unknown", "by hand")
 _DEADLINE_S = 10.0  # for everything: connecting, asking a Sentinel, the command itself
 
 
@@ -21,23 +22,41 @@ class RevokeFailed(Exception):
     """The store did not take the entry; the text says why, without credentials."""
 
 
-async def revoke(config: Config, kind: str, issuer: str, ident: str, *, now: float, ttl_s: float) -> str:
-    """Denies from `now` (epoch seconds) on, for `ttl_s`; a sentence that says what was done.
+async def revoke(
+    config: Config, kind: str, issuer: str, ident: str, *, now: float, ttl_s: float, word: Word = UNSAID
+) -> str:
+    """Denies from `now` (epoch seconds) on, for `ttl_s`; the key of the entry.
 
     ValueError for what cannot be an entry, RevokeFailed if the store did not take it.
     """
     _check_issuer(config, issuer)
     entry: Entry = make_entry(kind, issuer, ident, now=now, ttl_s=ttl_s)
     await _at_store(config, lambda store: store.add(entry))
-    return f"revoked: {entry.key} (for {format_duration(ttl_s)})"
+    audit("revoked", entry.key, word, ttl_s=ttl_s)
+    return entry.key
 
 
-async def undo(config: Config, kind: str, issuer: str, ident: str) -> str:
-    """Takes an entry out again; a sentence that says whether there was one. Errors as for `revoke`."""
+async def undo(config: Config, kind: str, issuer: str, ident: str, *, word: Word = UNSAID) -> bool:
+    """Takes an entry out again; False if there was none. Errors as for `revoke`."""
     _check_issuer(config, issuer)
     key = key_for(kind, issuer, ident)
     was_there = await _at_store(config, lambda store: store.remove(key))
-    return f"removed: {key}" if was_there else f"not in the denylist: {key}"
+    if was_there:
+        audit("removed", key, word)
+    return was_there
+
+
+async def listed(config: Config, kind: str | None = None, issuer: str | None = None) -> list[Entry]:
+    """The entries of the store, or those of a kind or issuer, sorted by key. Errors as for `revoke`."""
+    if issuer is not None:
+        _check_issuer(config, issuer)
+
+    async def gather(store: Store) -> list[Entry]:
+        # By key, because a store may give an entry twice while it is being changed.
+        found = {entry.key: entry async for entry in store.entries(kind, issuer)}
+        return [found[key] for key in sorted(found)]
+
+    return await _at_store(config, gather)
 
 
 def _check_issuer(config: Config, issuer: str) -> None:

@@ -90,6 +90,11 @@ class RecordingUpstream:
         """Its origin."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that the other side has not closed."""
+        return len(self._tasks)
+
     async def listen(self) -> None:
         """Listen, again on the same port after `close`."""
         self._server = await asyncio.start_server(self._converse, "127.0.0.1", self.port, limit=2**20)
@@ -192,8 +197,8 @@ class TestIssuer:
             self.fetches += 1
             writer.write(await self.respond() if self.respond else self.key_set_response())
             await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # cancelled at the end of a test, while `respond` takes its time
         finally:
             writer.close()
 

@@ -187,6 +187,55 @@ def test_revoke_refuses_what_cannot_be_an_entry(
     assert says in err
 
 
+def test_the_denylist_is_listed_and_entries_are_taken_out(
+    file: Path, redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What any backend wrote is there, narrowed as asked; taking out what is not there is a failure."""
+    file.write_text(VALID.replace("redis://127.0.0.1:6379/0", redis_server.url))
+    config = ["--config", str(file)]
+    redis_server.cli("SET", "gateway:deny:session:main:phone", "1")
+    redis_server.cli("SET", "gateway:deny:key:other:2026-01", "1")
+    redis_server.cli("SET", "gateway:deny:odd", "1")
+    status, out, _ = _run(capsys, "denylist", "list", *config)
+    assert (status, out) == (0, "key:other:2026-01  for ever\nsession:main:phone  for ever\n")
+    status, out, _ = _run(capsys, "denylist", "list", "--kind", "key", "--format", "json", *config)
+    assert json.loads(out) == {"key": "key:other:2026-01", "value": "1", "ttl_s": None}
+    redis_server.cli("SET", "gateway:deny:token:main:t", "1", "EX", 3600)
+    line = json.loads(_run(capsys, "denylist", "list", "--kind", "token", "--format", "json", *config)[1])
+    assert 3500 < line["ttl_s"] <= 3600
+    redis_server.cli("DEL", "gateway:deny:token:main:t")
+    assert _run(capsys, "denylist", "list", "--issuer", "main", *config)[1] == "session:main:phone  for ever\n"
+    assert _run(capsys, "denylist", "list", "--issuer", "mian", *config)[0] == 2
+
+    remove = ["denylist", "remove", "session", "main", "phone", *config]
+    assert _run(capsys, *remove)[:2] == (0, "removed: session:main:phone\n")
+    assert _run(capsys, *remove)[:2] == (1, "not in the denylist: session:main:phone\n")
+    assert redis_server.cli("EXISTS", "gateway:deny:session:main:phone").strip() == "0"
+    assert _run(capsys, "denylist", "list", "--issuer", "main", *config)[:2] == (0, "")
+
+
+def test_each_change_by_hand_leaves_an_audit_line(
+    file: Path, redis_server: RedisServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On standard error: what, who, why; a refused one leaves none."""
+    file.write_text(VALID.replace("redis://127.0.0.1:6379/0", redis_server.url))
+    monkeypatch.setenv("LOGNAME", "ada")
+
+    def audited(*argv: str) -> list[str]:
+        err = _run(capsys, *argv, "--config", str(file))[2]
+        return [line.partition("gateway.audit ")[2] for line in err.splitlines() if "gateway.audit" in line]
+
+    by_ada = '"source": "command_line", "who": "ada", "why": "by hand"'
+    assert audited("revoke", "token", "main", "a", "--ttl", "1h") == [
+        f'revoked {{"key": "token:main:a", {by_ada}, "ttl_s": 3600.0}}'
+    ]
+    assert audited("denylist", "remove", "token", "main", "a", "--who", "cron", "--why", "ticket 17") == [
+        'removed {"key": "token:main:a", "source": "command_line", "who": "cron", "why": "ticket 17"}'
+    ]
+    assert audited("denylist", "remove", "token", "main", "a") == []
+    assert audited("revoke", "token", "mian", "a") == []
+
+
 def test_revoke_fails_loudly_when_the_store_is_away(
     file: Path, own_redis: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +245,10 @@ def test_revoke_fails_loudly_when_the_store_is_away(
     status, out, err = _run(capsys, "revoke", "token", "main", "abc", "--config", str(file))
     assert (status, out) == (1, "")
     assert "gateway revoke:" in err
+    assert "hunter2" not in err
+    status, out, err = _run(capsys, "denylist", "list", "--config", str(file))
+    assert (status, out) == (1, "")
+    assert "gateway denylist list:" in err
     assert "hunter2" not in err
 
 

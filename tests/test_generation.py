@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.config.schema import Config
+from gateway.denylist.intake import Intake
 from gateway.generation import Generation, Surroundings, UnusableConfig, build
+from gateway.inlets.mount import Mount
 from gateway.upstream.peer import Peers
 from tests.certificates import make_certificate
+from tests.denylist.scripted_store import ScriptedStore
 
 AROUND = Surroundings(None, Peers(()), lambda _: None)
 
@@ -105,6 +108,32 @@ async def test_a_generation_is_drained_when_its_last_request_has_ended() -> None
     await asyncio.wait_for(waiting, 1)
 
 
+def test_inlets_cost_nothing_where_no_issuer_has_any() -> None:
+    """Requests enter at the pipeline itself; with inlets, at what stands in front of it."""
+    around = Surroundings(None, Peers(()), lambda _: None, intake=Intake(ScriptedStore()))
+    issuer = {"issuer": "https://i.example", "secret": "s" * 32, "audience": ["api"], "algorithms": ["HS256"]}
+    plain = build(config(issuers={"main": issuer}), around, None)
+    assert plain.entry is plain.pipeline
+    accepts = {"revocation": {"backchannel_logout": {"audience": ["app"]}}}
+    denylist = {"store": "redis://127.0.0.1:1/0"}
+    built = build(config(issuers={"main": {**issuer, **accepts}}, denylist=denylist), around, plain)
+    assert isinstance(built.entry, Mount)
+
+
+def test_status_lists_are_kept_while_their_issuer_is() -> None:
+    """A swap that changes something else fetches no list again."""
+    issuer = {"issuer": "https://i.example", "secret": "s" * 32, "audience": ["api"], "algorithms": ["HS256"]}
+    asks = {**issuer, "revocation": {"status_list": True}}
+    first = build(config(issuers={"main": asks, "other": {**issuer, "issuer": "https://o.example"}}), AROUND, None)
+    assert list(first.statuses) == ["main"]
+    assert first.statuses["main"] in first.resources()
+    same = build(config(issuers={"main": asks}), AROUND, first)
+    assert same.statuses == first.statuses
+    changed = build(config(issuers={"main": {**asks, "leeway": "1s"}}), AROUND, same)
+    assert changed.statuses["main"] is not same.statuses["main"]
+    assert build(config(issuers={"main": issuer}), AROUND, changed).statuses == {}
+
+
 def test_what_holds_a_token_for_one_route_is_removed_on_every_route() -> None:
     """A browser sends the cookie everywhere; another route's upstream must not get the token by that."""
     issuer = {"issuer": "https://i.example", "secret": "s" * 32, "audience": ["api"], "algorithms": ["HS256"]}
@@ -118,8 +147,8 @@ def test_what_holds_a_token_for_one_route_is_removed_on_every_route() -> None:
     for path in (b"/1", b"/2", b"/3"):
         route = built.pipeline.routes.match("GET", b"h", path)
         assert route.dropped_queries == {b"t"}
-        headers = route.headers.build([(b"cookie", b"session=x; a=1; app=y")], [], peer, b"0" * 32)
-        assert headers[0] == (b"cookie", b"a=1")
+        passed, _ours = route.headers.build([(b"cookie", b"session=x; a=1; app=y")], b"", peer, b"0" * 32)
+        assert passed == [(b"cookie", b"a=1")]
 
 
 def test_a_route_decides_about_staleness_before_the_denylist_does() -> None:

@@ -548,6 +548,25 @@ class RouteTimeouts(Model):
     idle: Duration | None = Field(default=None, description="Replaces `timeouts.idle` of the upstream.", gt=0)
 
 
+class RouteWebsocket(Model):
+    """How WebSockets are carried; `false` refuses them."""
+
+    enabled: bool = Field(default=True, description="`false`: a handshake gets 400 `bad_request`.")
+    max_message: Size = Field(
+        default=2**20, description="Longest message, either way; beyond: closed with 1009.", ge=1, le=2**30
+    )
+    idle: Duration = Field(
+        default=3600.0,
+        description="The longest time without a message, either way; then closed with 1001. Pings do not count.",
+        gt=0,
+    )
+    origins: tuple[Origin, ...] | None = Field(
+        default=None,
+        description="Origins whose pages may connect, as browsers send them; left out: any, but only the same host "
+        "where the token may come in a cookie.",
+    )
+
+
 class Route(Model):
     """Which requests go where, and what they need."""
 
@@ -569,10 +588,21 @@ class Route(Model):
         default=None, description="Replaces `server.limits.body_bytes` for this route.", ge=0
     )
     timeouts: RouteTimeouts = RouteTimeouts()
+    websocket: RouteWebsocket = RouteWebsocket()
+    on_revoke: Literal["end", "finish"] = Field(
+        default="end",
+        description="What happens to live connections (WebSocket, event stream, long response) when their token "
+        "expires or is revoked: `end` at once, or `finish`.",
+    )
     allow_ambiguous: tuple[Ambiguity, ...] = Field(
         default=(),
         description="Forms of path that are otherwise refused with 400, because servers read them differently.",
     )
+
+    @field_validator("websocket", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {"enabled": value} if isinstance(value, bool) else value
 
     @field_validator("auth", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.denylist.replica import Known
+from gateway.denylist.group import Known
 
 T = TypeVar("T")
 

@@ -66,18 +66,32 @@ class Link(asyncio.Protocol):
         Raises `LinkLost` if the connection is or gets lost, or if the replies are not complete within the timeout; then
         the connection is given up. A cancelled caller leaves the connection usable.
         """
+        return await self.begin(*commands)
+
+    def begin(self, *commands: Command) -> asyncio.Future[list[Reply]]:
+        """Send a pipeline at once, for a caller who has other things to do meanwhile; the future is as `execute`.
+
+        Raises `LinkLost` if the connection is lost already.
+        """
         if self._lost is not None or self._transport is None:
             raise LinkLost("not connected") if self._lost is None else self._lost
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Reply]] = loop.create_future()
+        if not commands:
+            done.set_result([])
+            return done
         self._waiting.append((len(commands), [], done))
         self._transport.write(_packed(commands))
         # Not `asyncio.timeout`: after a stall of this process it would cancel although the reply is already here.
         timer = loop.call_later(self._timeout_s, self._expire, done)
-        try:
-            return await done
-        finally:
+
+        def end(done: asyncio.Future[list[Reply]]) -> None:
             timer.cancel()
+            if not done.cancelled():
+                done.exception()  # looked at, in case the caller has gone
+
+        done.add_done_callback(end)
+        return done
 
     async def call(self, *command: str | bytes | int) -> Reply:
         """The reply to one command; raises `ReplyError` if it is an error."""

@@ -16,10 +16,12 @@ from typing import Final, NamedTuple, cast
 from gateway.config.schema import Denylist
 from gateway.denylist.address import Endpoint, parse_redis
 from gateway.denylist.contract import StoreRefused, StoreUnavailable, sweep
-from gateway.denylist.follower import Follower, Found, Rules
+from gateway.denylist.follower import Follower
 from gateway.denylist.grammar import Entry, parse_key
 from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
+from gateway.denylist.loading import Rules
 from gateway.denylist.lookups import Lookups
+from gateway.denylist.reading import Found
 from gateway.denylist.replica import Replica
 from gateway.denylist.slots import SLOTS, Coverage, slot_of
 from gateway.denylist.snapshot import Snapshot

@@ -27,14 +27,16 @@ def slot_of(key: str) -> int:
 
 
 class History(NamedTuple):
-    """The unbroken life of one data set: the server process and its replication id.
+    """The unbroken life of one data set: the server process, its replication id, and its count of evicted keys.
 
-    While both stay the same, a key that is gone was deleted (or has expired). When either changed, it may as well have
-    been lost: a restart without the latest data, a replica promoted before it had everything, a resynchronisation.
+    While all stay the same, a key that is gone was deleted (or has expired). When one changed, it may as well have been
+    lost: a restart without the latest data, a replica promoted before it had everything, a resynchronisation, memory
+    that ran short.
     """
 
     run_id: str
     replication_id: str
+    evicted_keys: str = ""
 
 
 class Coverage:
@@ -53,7 +55,7 @@ class Coverage:
             self._histories[slot] = history
 
     def to_json(self) -> list[list[Any]]:
-        """Runs of equal histories: `[first slot, last slot, run id, replication id]`; slots without one are absent."""
+        """Runs of equal histories: `[first slot, last slot, *history]`; slots without one are absent."""
         runs: list[list[Any]] = []
         for slot, history in enumerate(self._histories):
             if history is None:
@@ -66,5 +68,5 @@ class Coverage:
 
     def restore(self, runs: list[list[Any]]) -> None:
         """Take over what `to_json` gave."""
-        for first, last, run_id, replication_id in runs:
-            self.settle(range(int(first), int(last) + 1), History(str(run_id), str(replication_id)))
+        for first, last, *history in runs:
+            self.settle(range(int(first), int(last) + 1), History(*map(str, history)))

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from gateway.denylist.replica import Known, Replica
+from gateway.denylist.group import Known
+from gateway.denylist.replica import Replica
 from gateway.denylist.slots import Coverage
 
 _MAGIC: Final = b"gateway denylist snapshot 1\n"

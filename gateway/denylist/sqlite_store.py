@@ -29,8 +29,9 @@ from gateway.config.schema import Denylist
 from gateway.denylist.contract import StoreError, StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.database import Change, Database
 from gateway.denylist.grammar import Entry, parse_key
+from gateway.denylist.group import Known
 from gateway.denylist.lookups import Lookups
-from gateway.denylist.replica import Known, Replica
+from gateway.denylist.replica import Replica
 from gateway.denylist.slots import ALL_SLOTS, Coverage, History
 from gateway.denylist.snapshot import Snapshot
 

@@ -28,6 +28,7 @@ COUNTERS: Final = (
     "connection_losses",
     "written_back",
     "write_back_failures",
+    "evicted",
     "ignored_keys",
     "snapshots_written",
     "snapshot_failures",

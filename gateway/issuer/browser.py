@@ -8,8 +8,9 @@
                                    └ session over ─▶ cookies cleared, request goes on without
 
 Both cookies are `__Host-`, HttpOnly, Secure and SameSite; they are sent to this host only, and the gateway passes
-neither on. The access token's cookie ends with the token, so its absence is what starts a refresh. Pages that ask in parallel
-refresh with the same token and get the same successor.
+neither on. The access token's cookie ends with the token, so its absence is what starts a refresh. Pages that ask in
+parallel
+ refresh with the same token and get the same successor.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Browsers:
         kept = [pair for pair in rest if pair is not None]
         if any(name == b"authorization" for name, _ in headers):
             return {**scope, "headers": kept}, send
-        if scope["method"] not in _SAFE or any(name == b"upgrade" for name, _ in headers):
+        # A WebSocket carries the cookies too, and no CORS holds it back.
+        if scope["type"] != "http" or scope["method"] not in _SAFE:
             self._check_origin(headers)
         changes: list[str] = []
         if access is None and refresh is not None:

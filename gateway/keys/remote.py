@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpcore2  # noqa: F401 - httpx2 would import it with the first request, and stall the loop for 100 ms
 import httpx2
 
 from gateway import __version__

@@ -69,6 +69,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random  # in [0, 1): spreads the loads of many gateways
+    wall: Callable[[], float] = time.time
 
 
 class StaticKeys:

@@ -27,6 +27,7 @@ from gateway.server.cycle import Application, Cycle
 from gateway.server.head import STATUS_LINES
 from gateway.server.listener import Listener
 from gateway.server.websocket import Session
+from gateway.strand import Strand
 from gateway.telemetry.exchange import Exchange
 
 DISCARDED_BYTES = 64 * 1024  # of an unread body, rather than closing the connection
@@ -125,10 +126,8 @@ class ClientConnection(asyncio.Protocol):
         active, self._active = self._active, None
         if active is not None and not active.is_done:
             active.disconnected = True
-            if active.task is not None:
-                # A task that has not run yet never reaches its own clean-up.
-                active.task.add_done_callback(self.listener.tasks.discard)
-                active.task.cancel()
+            if active.strand is not None:
+                active.strand.cancel()
         self._incoming = None
 
     def eof_received(self) -> None:
@@ -169,12 +168,13 @@ class ClientConnection(asyncio.Protocol):
             self._read_paused = False
             self._transport.resume_reading()
 
-    def _begin(self, cycle: Cycle) -> None:
+    def _begin(self, cycle: Cycle) -> Strand:
+        """Make it the active one; it still is to be started."""
         self._active = cycle
-        self.listener.requests += 1
-        # Not by the loop's method: that one only adds a call and a name.
-        cycle.task = task = asyncio.Task(cycle.run(self._application), loop=self.loop)
-        self.listener.tasks.add(task)
+        listener = self.listener
+        listener.requests += 1
+        cycle.strand = strand = Strand(cycle.run(self._application), self.loop, listener.strands)
+        return strand
 
     def _enqueue(self, cycle: Cycle) -> None:
         if self._queue is None:
@@ -199,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         if self._queue:
-            self._begin(self._queue.popleft())
+            self._begin(self._queue.popleft()).start_soon()  # the response before it has not quite ended
         elif self._refusal is not None:
             self._answer(self._refusal, None)
         elif self._closing or self._phase == DEAF:

@@ -1,4 +1,4 @@
-"""One request and its response, as ASGI sees them: `receive`, `send`, and the task that calls the application.
+"""One request and its response, as ASGI sees them: `receive`, `send`, and the strand that calls the application.
 
 A body goes from the parser to `receive()` in the chunks it arrived in; nothing is gathered. A response head waits for
 the first body message, so that both leave in one write; an application that has a head but no body yet sends an empty
@@ -19,7 +19,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, Unexpected
+from gateway.fields import FieldLines
 from gateway.server.head import STATUS_LINES, Header
+from gateway.strand import Strand
 
 if TYPE_CHECKING:
     from gateway.server.connection import ClientConnection
@@ -71,7 +73,7 @@ class Cycle:
         "expects_continue",
         "keep_alive",
         "scope",
-        "task",
+        "strand",
     )
 
     def __init__(self, connection: ClientConnection, scope: Message, keep_alive: bool, expects_continue: bool) -> None:
@@ -79,7 +81,7 @@ class Cycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
-        self.task: asyncio.Task[None] | None = None
+        self.strand: Strand | None = None
         self.disconnected = False
         # request body
         self.chunks: deque[bytes] | None = None  # made with the first chunk: most requests have no body
@@ -130,9 +132,6 @@ class Cycle:
             if self._state != _DONE and not self.disconnected:
                 logger.exception("the application failed")
             self._fail(Unexpected())
-        finally:
-            if self.task is not None:
-                connection.listener.tasks.discard(self.task)
 
     def _fail(self, error: GatewayError) -> None:
         if self.disconnected or self._state == _DONE:
@@ -238,16 +237,12 @@ class Cycle:
         """Render the head. Framing is decided here: what the application says of the connection is not sent."""
         if status not in STATUS_LINES:
             raise RuntimeError(f"{status} is not the status of a final response")
-        if not isinstance(headers, list):
-            headers = list(headers)
-        for name, value in headers:
-            if name in _FRAMING or name.lower() in _FRAMING:
-                if name == b"content-length" and self._body_left < 0 and value.isdigit():
-                    self._body_left = int(value)
-                else:
-                    headers = self._read_framing(headers)
-                    break
-        parts = [STATUS_LINES[status], render_fields(headers)]
+        if type(headers) is FieldLines:
+            lines = headers.lines
+            self._body_left = headers.length
+        else:
+            lines = render_fields(self._read_framing(headers))
+        parts = [STATUS_LINES[status], lines]
         self._no_body = self.scope["method"] == "HEAD" or status == 204 or status == 304
         if self._no_body:
             self._body_left = -1
@@ -268,7 +263,6 @@ class Cycle:
 
     def _read_framing(self, headers: Iterable[Header]) -> list[Header]:
         """The fields to send: a length and a `close` are noted, what else is about the connection is left out."""
-        self._body_left = -1
         kept = []
         for name, value in headers:
             lowered = name.lower()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.config.schema import Limits
+from gateway.strand import Strand
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.sample import Sample
 
@@ -50,7 +51,7 @@ class Listener:
         self.name = name
         self.record = record
         self.connections: set[Connection] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.strands: set[Strand] = set()  # requests in progress
         self.tick = 0
         self.head_bytes = limits.head_bytes
         self.headers = limits.headers

@@ -31,6 +31,7 @@ from gateway.server.head import (
     read_target,
 )
 from gateway.server.listener import Listener
+from gateway.strand import Strand
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -45,6 +46,10 @@ class EdgeConfig(Protocol):
 
     loaded_app: Application
     listener: Listener
+
+
+class _Unheard(Exception):
+    """Another message on a connection that listens no more."""
 
 
 class _QueueFull(Exception):
@@ -65,7 +70,18 @@ _NO_HOST = Framing(b"?", 0, False)  # equals no Host: `?` is not one
 class HardenedProtocol(ClientConnection):
     """A client connection as the event loop makes it."""
 
-    __slots__ = ("_fields", "_fresh", "_head_read", "_parser", "_plain", "_replaying", "_silent", "_size", "_watched")
+    __slots__ = (
+        "_fields",
+        "_fresh",
+        "_head_read",
+        "_parser",
+        "_plain",
+        "_replaying",
+        "_silent",
+        "_size",
+        "_starting",
+        "_watched",
+    )
 
     def __init__(
         self,
@@ -85,6 +101,7 @@ class HardenedProtocol(ClientConnection):
         self._head_read = 0  # bytes of an incomplete head before them
         self._silent = 0  # bytes since the last piece of a body: chunk extensions, trailers
         self._replaying = False  # a head is fed a second time, to read the body behind an Upgrade
+        self._starting: Strand | None = None  # of a request whose head has just been read
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what it may keep before it calls back."""
@@ -105,10 +122,16 @@ class HardenedProtocol(ClientConnection):
                 self._refuse(HeaderTooLarge())
         elif self._phase == BODY and self._silent > self.listener.head_bytes + size:
             self._refuse(HeaderTooLarge("The chunk extensions or trailers are too large."))
+        if self._starting is not None:
+            # Not in the parser's callback: before this returns, the request may be answered and the connection closed.
+            strand, self._starting = self._starting, None
+            strand.start()
 
     def _parse_failed(self, exc: httptools.HttpParserError) -> None:
         cause = exc.__context__
         incoming = self._incoming
+        if isinstance(cause, _Unheard):
+            return
         if isinstance(cause, _QueueFull):
             self._become_deaf()
         elif isinstance(cause, GatewayError):
@@ -150,6 +173,8 @@ class HardenedProtocol(ClientConnection):
         """A request line starts."""
         if self._replaying:
             return
+        if self._phase == DEAF:
+            raise _Unheard  # of the same bytes as the message that ended the connection
         if self._queue is not None and len(self._queue) >= MAX_PIPELINED:
             raise _QueueFull
         self._phase = HEAD
@@ -167,8 +192,9 @@ class HardenedProtocol(ClientConnection):
         """A field of the head, or a trailer; the parser leaves white space at the end of the value."""
         if self._replaying:
             return
-        field = (name.lower(), value.rstrip(b" \t"))
-        if field[0] in WATCHED:
+        name = name.lower()
+        field = (name, value.rstrip(b" \t"))
+        if name in WATCHED:
             self._watched.append(field)
         self._fields.append(field)
 
@@ -210,7 +236,7 @@ class HardenedProtocol(ClientConnection):
         self._silent = 0
         self._discarding = -1
         if self._active is None:
-            self._begin(cycle)
+            self._starting = self._begin(cycle)
         else:
             self._enqueue(cycle)
 
@@ -247,7 +273,7 @@ class HardenedProtocol(ClientConnection):
         if self._discarding >= 0:
             self._discarding -= len(body)
             if self._discarding < 0:
-                self._become_deaf()
+                self._finish()
         elif cycle.feed(body) > BUFFERED_BYTES:
             self._pause_reading()
 

@@ -248,7 +248,7 @@ class Session(asyncio.Protocol):
     def _end(self, code: int, reason: str) -> None:
         """Note how it ended; the first end counts."""
         if self._closed is None:
-            self._closed = (code, reason)
+            self._closed = (int(code), reason)
             self._fragments = []
             self._since = self._listener.tick
             self._owes_pong = False
@@ -297,6 +297,11 @@ class Session(asyncio.Protocol):
         """The connection is gone, with or without a goodbye."""
         self._listener.connections.discard(self)
         self._end(ABNORMAL, "")
+        # Its generator and the library's object hold each other: thousands would wait for a full garbage collection,
+        # which stops the loop.
+        self._pending = b""
+        self._offset = 0
+        self._conn.parser.close()
 
     def check_time(self, tick: int) -> None:
         """Called by the sweep: end what has lasted too long, and ask for a sign of life."""

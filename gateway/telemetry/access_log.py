@@ -87,6 +87,8 @@ class AccessLog:
                 line += ',"retried":true'
         if e.issuer:
             line += f',"issuer":{quoted(e.issuer)}{self._subject_member(e.subject)}'
+        if e.close_code:
+            line += f',"close_code":{e.close_code:d}'
         if e.code:
             line += f',"code":{quoted(e.code)}'
         if e.cause:

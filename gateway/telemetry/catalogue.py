@@ -51,6 +51,14 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_request_body_bytes_total": _counter("Bytes of request bodies.", "route"),
     "gateway_response_body_bytes_total": _counter("Bytes of response bodies.", "route"),
     "gateway_tokens_remembered_total": _counter("Requests whose token's signature was remembered, not computed."),
+    "gateway_live_connections": _gauge(
+        "WebSockets, event streams (`events`) and other responses that last, by kind.", "kind"
+    ),
+    "gateway_live_ended_total": _counter(
+        "Live connections ended by the gateway, by kind and reason (token_revoked, token_expired, going_away).",
+        "kind",
+        "reason",
+    ),
     # server
     "gateway_connections": _gauge("Open client connections.", "listener"),
     "gateway_connections_accepted_total": _counter("Client connections accepted.", "listener"),
@@ -69,6 +77,8 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_build": _gauge("1, with the version.", "version", merge="max"),
     # configuration
     "gateway_config_reloads_total": _counter("Configuration changes seen, by outcome (ok, refused).", "outcome"),
+    "gateway_config_generation": _gauge("Number of the configuration in use, from 1; the oldest one.", merge="min"),
+    "gateway_config_loaded_timestamp_seconds": _gauge("When the configuration in use was loaded.", merge="min"),
     "gateway_background_faults_total": _counter("Background tasks that failed and were started again."),
     "gateway_ready": _gauge("1 while ready for traffic; 0 if any worker is not.", merge="min"),
     # tokens and keys
@@ -78,6 +88,9 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_keys": _gauge("Usable keys of an issuer; the worker with the fewest.", "issuer", merge="min"),
     "gateway_keys_loads_total": _counter("Attempts to load an issuer's keys, by outcome.", "issuer", "outcome"),
     "gateway_keys_age_seconds": _gauge("Since an issuer's keys were loaded; the oldest.", "issuer", merge="max"),
+    "gateway_status_lists": _gauge("Status lists at hand; the worker with the fewest.", "issuer", merge="min"),
+    "gateway_status_list_loads_total": _counter("Attempts to load a status list, by outcome.", "issuer", "outcome"),
+    "gateway_status_unknown_total": _counter("Requests whose token had a status that could not be told.", "issuer"),
     # denylist
     "gateway_denylist_entries": _gauge("Entries in the replica, by kind; the smallest replica.", "kind", merge="min"),
     "gateway_denylist_staleness_seconds": _gauge("Since the last contact with the store; the longest.", merge="max"),
@@ -90,9 +103,16 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_denylist_connection_losses_total": _counter("Connections to the store that were lost."),
     "gateway_denylist_written_back_total": _counter("Entries written to a store that had lost them."),
     "gateway_denylist_write_back_failures_total": _counter("Entries that could not be written back."),
+    "gateway_denylist_evicted_total": _counter("Entries that Redis evicted and that are denied here all the same."),
     "gateway_denylist_ignored_keys_total": _counter("Keys below the prefix that are no denylist entry."),
     "gateway_denylist_snapshots_written_total": _counter("Snapshots written to disk."),
     "gateway_denylist_snapshot_failures_total": _counter("Snapshots that could not be written or read."),
+    "gateway_denylist_lookups_total": _counter(
+        "Requests of strict routes, by what the store said (clear, denied, unanswered).", "outcome"
+    ),
+    "gateway_revocations_received_total": _counter(
+        "Revocations that came in, by source and outcome (accepted, ignored, refused, failed).", "source", "outcome"
+    ),
     "gateway_denylist_propagation_seconds": _histogram("From the writer's moment in the value to being in force."),
     "gateway_denylist_apply_seconds": _histogram("From the word of a change to its being in force."),
     # the built-in issuer

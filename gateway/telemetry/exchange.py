@@ -21,7 +21,7 @@ class Exchange:
     client: str  # the client's address after trusted proxies were believed
     request_id: str = ""
     route: str = ""  # the route's name; "" before a match
-    status: int = 0  # as sent to the client; 499 when the client went away before a response head
+    status: int = 0  # as sent to the client; 101 for a WebSocket; 499 when the client went away before a response head
     code: str = ""  # the error's stable code; "" when the upstream's answer was passed on
     cause: str = ""  # internal reason, for the log only
     issuer: str = ""  # the issuer's name in the YAML
@@ -34,5 +34,6 @@ class Exchange:
     connect_s: float = -1.0  # seconds spent to get an upstream connection; -1 when none was sought
     head_s: float = -1.0  # seconds from `started` to the upstream's response head; -1 when none came
     duration_s: float = -1.0  # seconds from `started` to the end; -1 while open
+    close_code: int = 0  # of a WebSocket, as the client was told or told us; 1006: without a word
     retried: bool = False  # a stale keep-alive connection was replaced
     token_cached: bool = False  # the signature was remembered, not computed

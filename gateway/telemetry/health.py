@@ -34,6 +34,7 @@ class Readiness:
         self._probes = probes
         self._worked: set[str] = set()
         self._draining = False
+        self._started = False  # everything has worked once
 
     def begin_drain(self) -> None:
         """Be unready from now on."""
@@ -54,7 +55,8 @@ class Readiness:
     def report(self) -> tuple[bool, dict[str, object]]:
         """Whether to send traffic here, and the document that says why."""
         found = self.dependencies()
-        ready = not self._draining and all(dependency.state != "waiting" for dependency in found.values())
+        self._started = self._started or all(dependency.state != "waiting" for dependency in found.values())
+        ready = self._started and not self._draining
         status = "draining" if self._draining else "ready" if ready else "starting"
         return ready, {"status": status, "dependencies": {name: item._asdict() for name, item in found.items()}}
 

@@ -37,6 +37,7 @@ SHARE_S = 1.0
 SLICE = 256  # samples taken between two turns of the loop
 
 DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SWITCHED = 101  # a WebSocket lasts as long as its user stays, which would say nothing about requests
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Labels = tuple[tuple[str, str], ...]
@@ -71,7 +72,8 @@ class RequestMetrics:
         method = exchange.method if exchange.method in METHODS else "OTHER"
         key = (method, exchange.status, exchange.code)
         numbers.counts[key] = numbers.counts.get(key, 0) + 1
-        numbers.durations.observe(exchange.duration_s)
+        if exchange.status != SWITCHED:
+            numbers.durations.observe(exchange.duration_s)
         if exchange.head_s >= 0:
             numbers.heads.observe(exchange.head_s)
         numbers.bytes_in += exchange.bytes_in

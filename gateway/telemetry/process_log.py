@@ -22,11 +22,16 @@ class _Line(logging.Formatter):
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
-def configure_process_log(level: int = logging.INFO) -> None:
-    """Send every logger's records to standard error; called once in each process."""
+def process_log_handler() -> logging.Handler:
+    """What writes a logger's records to standard error, one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Line())
+    return handler
+
+
+def configure_process_log(level: int = logging.INFO) -> None:
+    """Send every logger's records to standard error; called once in each process."""
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [process_log_handler()]
     root.setLevel(level)
     logging.getLogger("httpx2").setLevel(logging.WARNING)

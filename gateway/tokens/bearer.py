@@ -1,7 +1,8 @@
 """The credential of a request (RFC 6750 §2): found in exactly one place, and removed from where upstreams could see it.
 
-`Authorization: Bearer` always counts; a cookie or a query parameter only where the configuration names it. Two
-credentials are refused, also if they are equal: two readers could choose differently.
+`Authorization: Bearer` always counts, and so does a WebSocket's subprotocol `bearer`; a cookie or a query parameter
+only where the configuration names it. Two credentials are refused, also if they are equal: two readers could choose
+differently.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.config.schema import Credentials
 from gateway.errors import BadRequest, TokenInvalid
+
+_BEARER = "bearer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,23 @@ def find_token(
     if not found[0]:
         raise TokenInvalid(cause="empty cookie or query parameter")
     return found[0]
+
+
+def from_subprotocols(offered: Iterable[str]) -> tuple[list[bytes], list[str]]:
+    """The tokens that stand behind a subprotocol `bearer` (`bearer, <token>, chat.v1`), and the other subprotocols.
+
+    Browsers let a page choose nothing else of a WebSocket's handshake. A `bearer` without anything behind it gives an
+    empty token.
+    """
+    tokens: list[bytes] = []
+    others: list[str] = []
+    rest = iter(offered)
+    for name in rest:
+        if name.lower() == _BEARER:
+            tokens.append(next(rest, "").encode("latin-1"))
+        else:
+            others.append(name)
+    return tokens, others
 
 
 def without_query(query_string: bytes, names: frozenset[bytes]) -> bytes:

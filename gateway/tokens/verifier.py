@@ -116,6 +116,10 @@ class Verifier:
         self.cache.put(raw, Remembered(token, keys, key.identity, valid_from, valid_until))
         return token
 
+    def valid_until(self, token: Token) -> float:
+        """The moment (epoch seconds) from which a token verified here is refused as expired, leeway included."""
+        return _validity(token, self._rules[token.claims["iss"]])[1]
+
     def _remember_header(self, genuine: UnverifiedToken) -> None:
         # Only of genuine tokens, so that nobody else can fill it; `kid` still goes through the key set each time.
         if len(self._headers) >= _HEADERS:

@@ -9,6 +9,9 @@ A connection goes back to its pool before the last piece is sent to the client, 
 than needed. Whatever else happens (a fault, a client that leaves, cancellation), it is closed: the exchange is not
 complete.
 
+A response that lasts may be ended by whoever watches it (`end`): an event stream then gets a last event of ours, if it
+stands between two events and was not compressed, and any other response is cut off.
+
 A response that begins while the body still uploads is passed on at once. If it is an error or a redirect the upload
 stops, for the endpoint does not want the rest; otherwise both go on, since some endpoints answer while they read.
 """
@@ -19,14 +22,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from gateway.errors import BadRequest, ConnectFailed, ContentTooLarge, GatewayError
+from gateway.errors import (
+    BadRequest,
+    ConnectFailed,
+    ContentTooLarge,
+    GatewayError,
+)
+from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
+from gateway.upstream.ending import ENDS, Watch
 from gateway.upstream.endpoints import Endpoint, Upstream
-from gateway.upstream.headers import NO_BODY, response_headers
+from gateway.upstream.events import EventStream
+from gateway.upstream.headers import NO_BODY, response_lines
 from gateway.upstream.http1 import Connection, StaleConnection
-from gateway.upstream.response import Header, ResponseHead
+from gateway.upstream.response import ResponseHead
 
 # ASGI's own types are dicts of any values.
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -34,6 +45,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"))  # RFC 9110 §9.2.2
 _JOIN_BYTES: Final = 64 * 1024  # up to here one copy is cheaper than one more buffer
+
+
+_LONG_S: Final = 1.0  # an answer to a safe method that was so long in coming is checked again before it begins
+_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))  # RFC 9110 §9.2.1
 
 
 class ClientGone(Exception):
@@ -51,30 +66,44 @@ class UpstreamRequest:
     method: bytes
     target: bytes  # the raw path and query, byte for byte as matched
     host: bytes  # the client's authority; an upstream may be configured to see its endpoint's instead
-    headers: list[Header]  # from RequestHeaders.build: neither Host nor framing
+    headers: list[Header]  # the client's, from RequestHeaders.build: neither Host nor framing
+    lines: bytes  # ours, from there too: rendered from what was checked when it was made
     request_id: bytes
     body_length: int | None = NO_BODY  # bytes; None: chunked; NO_BODY: none (from headers.body_length)
     body_limit: int = 10 * 2**20
     head_timeout_s: float = 30.0
     idle_timeout_s: float = 60.0
 
+    @property
+    def fields(self) -> list[Header]:
+        """All fields, the client's and ours."""
+        ours = [line.partition(b": ") for line in self.lines.split(b"\r\n")[:-1]]
+        return [*self.headers, *((name, value) for name, _, value in ours)]
+
 
 async def forward(
-    request: UpstreamRequest, upstream: Upstream, receive: Receive, send: Send, exchange: Exchange
+    request: UpstreamRequest,
+    upstream: Upstream,
+    receive: Receive,
+    send: Send,
+    exchange: Exchange,
+    watch: Watch | None = None,
+    token: object = None,
 ) -> None:
     """Send `request` to `upstream` and its response to `send`; facts go into `exchange`.
 
     Raises, only while no response has started: `BadRequest`, `ContentTooLarge`, the leaves of `UpstreamFault`,
-    `ClientGone`. Afterwards: `ResponseAborted`. Cancellation closes the upstream connection at once.
+    `ClientGone`, and for what `watch` says of `token` by then: `TokenRevoked`, `TokenExpired`. Afterwards:
+    `ResponseAborted`. Cancellation closes the upstream connection at once.
     """
     if request.body_length is not None and request.body_length > request.body_limit:
         raise ContentTooLarge
-    conversation = _Conversation(request, upstream, receive, send, exchange)
+    conversation = _Conversation(request, upstream, receive, send, exchange, watch, token)
     try:
         head = await conversation.ask()
         await conversation.answer(head)
     finally:
-        await conversation.end()
+        await conversation.release()
 
 
 class _Conversation:
@@ -84,6 +113,8 @@ class _Conversation:
         "_body_bytes",
         "_body_ended",
         "_connection",
+        "_ended",
+        "_events",
         "_exchange",
         "_first",
         "_has_body",
@@ -91,13 +122,26 @@ class _Conversation:
         "_receive",
         "_request",
         "_send",
+        "_token",
         "_upload",
         "_upstream",
+        "_watch",
     )
 
     def __init__(
-        self, request: UpstreamRequest, upstream: Upstream, receive: Receive, send: Send, exchange: Exchange
+        self,
+        request: UpstreamRequest,
+        upstream: Upstream,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        watch: Watch | None,
+        token: object,
     ) -> None:
+        self._watch = watch
+        self._token = token
+        self._events: EventStream | None = None
+        self._ended: GatewayError | None = None  # what `end` was told
         self._request = request
         self._upstream = upstream
         self._receive = receive
@@ -114,15 +158,17 @@ class _Conversation:
     async def ask(self) -> ResponseHead:
         """The response's head, after at most one repetition."""
         exchange, upstream = self._exchange, self._upstream
-        started = monotonic()
         exchange.upstream = upstream.name
         endpoint = upstream.choose()
         exchange.endpoint = endpoint.name
         connection = self._take_idle(endpoint)
         if connection is None:
+            started = monotonic()
             endpoint, connection = await upstream.acquire(endpoint)
+            exchange.connect_s = monotonic() - started
+        else:
+            exchange.connect_s = 0.0
         self._connection = connection
-        exchange.connect_s = monotonic() - started
         try:
             return await self._attempt(endpoint, connection)
         except StaleConnection as stale:
@@ -237,18 +283,32 @@ class _Conversation:
         self._first = None
         exchange.head_s = monotonic() - exchange.started
         exchange.status = head.status
+        watch = self._watch
+        if exchange.head_s > _LONG_S and watch is not None and request.method in _SAFE:
+            # Nothing was done that a repetition could do twice; of an unsafe method the client must learn the outcome.
+            reason = watch.is_over(self._token)
+            if reason:
+                raise ENDS[reason]()
         if self._upload is not None and not connection.uploaded and head.status >= 300:
             await self._stop_upload()
-        headers = response_headers(head.headers, head.status, request.request_id, head.version)
+        headers = response_lines(head, request.request_id)
         start = {"type": "http.response.start", "status": head.status, "headers": headers}
         if not connection.complete:
-            await self._stream(connection, start)
+            if watch is None:
+                await self._stream(connection, start)
+                return
+            self._events = EventStream.of(head.headers)
+            watch.enter(self, self._token, lasts=self._events is not None)
+            try:
+                await self._stream(connection, start)
+            finally:
+                watch.leave(self)
             return
         # All of it is here, as with most responses: the connection is free before the client is written to.
         pieces = connection.take()
         while not connection.ended:
             pieces += connection.take()
-        await self.end()
+        await self.release()
         exchange.bytes_out = len(pieces)
         await self._send(start)
         await self._send({"type": "http.response.body", "body": pieces, "more_body": False})
@@ -263,6 +323,8 @@ class _Conversation:
             piece = connection.take()  # b"" when nothing of it is here: the head must not wait for it
             while not connection.ended:
                 exchange.bytes_out += len(piece)
+                if self._events is not None:
+                    self._events.pass_on(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 connection.read_deadline = monotonic() + idle_s
                 piece = await connection.read()
@@ -270,15 +332,45 @@ class _Conversation:
             task = connection.holder
             if not connection.stalled or task is None or task.uncancel() > 0:
                 raise
+            if self._ended is not None:
+                raise self._aborted(self._ended.code, "ended while the client did not read") from None
             raise self._aborted("client_gone", "the client did not read in time") from None
         except Exception as error:
             if error is not connection.error:
                 raise  # the server's own, from `send`
+            if error is self._ended and await self._say_last_event():
+                return
             code = error.code if isinstance(error, GatewayError) else ""
             raise self._aborted(code, str(getattr(error, "cause", None) or error)) from error
-        await self.end()
+        await self.release()
         exchange.bytes_out += len(piece)
         await send({"type": "http.response.body", "body": piece, "more_body": False})
+
+    @property
+    def kind(self) -> Literal["events", "response"]:
+        """What kind of response is being streamed."""
+        return "response" if self._events is None else "events"
+
+    def end(self, code: str) -> None:
+        """End the response that is being streamed, for `code`; called from outside."""
+        connection = self._connection
+        if connection is None or self._ended is not None:
+            return
+        self._ended = ENDS[code]()
+        connection.interrupt(self._ended)
+
+    async def _say_last_event(self) -> bool:
+        """End an event stream with a word of our own, where one can be put in; whether that was done."""
+        ended, events = self._ended, self._events
+        assert ended is not None
+        if events is None or not events.takes_another:
+            return False
+        last = b'event: gateway\ndata: {"code":"%b"}\n\n' % ended.code.encode()
+        self._exchange.code = ended.code
+        await self.release()
+        self._exchange.bytes_out += len(last)
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        return True
 
     def _aborted(self, code: str, cause: str) -> ResponseAborted:
         self._exchange.code = code
@@ -291,7 +383,7 @@ class _Conversation:
             upload.cancel()
             await asyncio.wait([upload])
 
-    async def end(self) -> None:
+    async def release(self) -> None:
         """Give the connection back, closed unless both messages are complete. Does nothing the second time."""
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -303,8 +395,8 @@ class _Conversation:
 def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     """The request's head as bytes.
 
-    Raises `BadRequest` if any value holds CR, LF or NUL, or the request line a space too many: by counting the lines of
-    the result, which finds them wherever they are and costs three scans in C.
+    Raises `BadRequest` if any value of the client's holds CR, LF or NUL, or the request line a space too many: by
+    counting the lines, which finds them wherever they are and costs three scans in C.
     """
     length = request.body_length
     if length is None:
@@ -314,10 +406,10 @@ def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     else:
         framing = b""
     start = b"%b %b HTTP/1.1\r\nhost: %b%b" % (request.method, request.target, host, framing)
-    head = b"\r\n".join((start, *map(b": ".join, request.headers), b"", b""))
-    lines = len(request.headers) + (4 if framing else 3)
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+    head = b"\r\n".join((start, *map(b": ".join, request.headers), b""))
+    lines = len(request.headers) + (3 if framing else 2)
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
         raise BadRequest("The request holds a line break where none may be.")
     if b" " in request.target or not request.target or request.method == b"CONNECT":
         raise BadRequest("The request line cannot be forwarded.")
-    return head
+    return b"%b%b\r\n" % (head, request.lines)

@@ -14,14 +14,17 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import BadRequest
+from gateway.fields import FieldLines, Header
 from gateway.http_date import http_date
 from gateway.upstream.peer import Peer
-from gateway.upstream.response import Header
+
+if TYPE_CHECKING:
+    from gateway.upstream.response import ResponseHead
 
 NO_BODY: Final = -1
 
@@ -31,7 +34,7 @@ os.register_at_fork(after_in_child=_random.seed)
 _SPELLING: Final = bytes(c if chr(c).isascii() and chr(c).isalnum() else ord("-") for c in range(256)).lower()
 
 # RFC 9110 §7.6.1 and the proxies' lore around it; Expect is answered by our server, Host and framing are written anew.
-_CONNECTION_FIELDS: Final = frozenset(
+CONNECTION_FIELDS: Final = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -50,6 +53,7 @@ _CONNECTION_FIELDS: Final = frozenset(
 _WRITTEN_ANEW: Final = frozenset(
     (b"host", b"content-length", b"expect", b"forwarded", b"x-request-id", b"traceparent", b"tracestate")
 )
+_BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _READ_WHEN_REMOVED: Final = frozenset((b"connection", b"traceparent", b"tracestate"))
 _NOMINATES_NOTHING: Final = frozenset((b"keep-alive", b"close", b"Keep-Alive"))
 # Some frameworks believe these as they believe X-Forwarded-*: a stranger's are dropped, a trusted proxy's pass.
@@ -107,7 +111,7 @@ def request_id(headers: Iterable[Header], trusted: bool) -> bytes:
         sent = [value for name, value in headers if name == b"x-request-id"]
         if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]):
             return sent[0]
-    return b"%032x" % _random.getrandbits(128)
+    return _random.getrandbits(128).to_bytes(16, "big").hex().encode()
 
 
 def body_length(headers: Iterable[Header]) -> int | None:
@@ -115,9 +119,12 @@ def body_length(headers: Iterable[Header]) -> int | None:
 
     Raises `BadRequest` for a body whose end could be read in two ways; our server lets none through, others might.
     """
+    framing = [pair for pair in headers if pair[0] in _BODY_FIELDS]
+    if not framing:
+        return NO_BODY
     length = NO_BODY
     chunked = False
-    for name, value in headers:
+    for name, value in framing:
         if name == b"content-length":
             if length != NO_BODY or not value.isdigit() or len(value) > 18:
                 raise BadRequest("Content-Length is unusable.")
@@ -151,7 +158,7 @@ class RequestHeaders:
     ) -> None:
         """`stripped`: names that only the gateway may set; `drop_cookies`: cookies that hold the credential."""
         self._drop_cookies = frozenset(drop_cookies)
-        removed = {spelling(name) for name in stripped} | _CONNECTION_FIELDS | _WRITTEN_ANEW | _FORWARDING
+        removed = {spelling(name) for name in stripped} | CONNECTION_FIELDS | _WRITTEN_ANEW | _FORWARDING
         if not forward_token:
             removed.add(b"authorization")
         self._removed = frozenset(removed)
@@ -162,14 +169,14 @@ class RequestHeaders:
     def build(
         self,
         headers: Iterable[Header],
-        identity: Sequence[Header],
+        identity: bytes,
         peer: Peer,
         request_id: bytes,
         http_version: str = "1.1",
-    ) -> list[Header]:
-        """The fields for the upstream: the client's in their order, then ours.
+    ) -> tuple[list[Header], bytes]:
+        """The fields for the upstream: the client's in their order, and ours, as lines, to stand behind them.
 
-        Host and framing are left to `forward`. `http_version` is the client's, for Via.
+        Host and framing are left to `forward`. `identity` are lines too; `http_version` is the client's, for Via.
         """
         kept: list[Header] = []
         seen: list[Header] = []  # removed fields that still have something to say
@@ -180,12 +187,15 @@ class RequestHeaders:
             elif pair[0] not in dropped:
                 self._judge(pair, peer.trusted, kept, seen)
         trace = self._read_removed(seen, kept, peer.trusted) if seen else None
-        kept += identity
-        kept += peer.fields
-        kept.append((b"x-request-id", request_id))
-        kept.append((b"traceparent", trace if trace is not None else _new_trace(request_id, peer.trusted)))
-        kept.append(_VIA.get(http_version, _VIA["1.1"]))
-        return kept
+        if trace is None:
+            trace = _new_trace(request_id, peer.trusted)
+        return kept, b"%b%bx-request-id: %b\r\ntraceparent: %b\r\nvia: %b\r\n" % (
+            identity,
+            peer.lines,
+            request_id,
+            trace,
+            _VIA.get(http_version, _VIA["1.1"])[1],
+        )
 
     def _judge(self, pair: Header, trusted: bool, kept: list[Header], seen: list[Header]) -> None:
         name, value = pair
@@ -220,12 +230,26 @@ def _new_trace(request_id: bytes, trusted: bool) -> bytes:
     """A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet."""
     if trusted and _TRACE_ID.fullmatch(request_id) is None:
         request_id = b"%032x" % (_random.getrandbits(128) or 1)
-    return b"00-%b-%016x-01" % (request_id, _random.getrandbits(64) or 1)
+    return b"00-%b-%b-01" % (request_id, (_random.getrandbits(64) or 1).to_bytes(8, "big").hex().encode())
 
 
 # Besides the connection's own fields: the request id is ours to say.
-_RESPONSE_REMOVED: Final = _CONNECTION_FIELDS | {b"x-request-id"}
-_RESPONSE_SPECIAL: Final = _RESPONSE_REMOVED | {b"date", b"content-length"}
+RESPONSE_REMOVED: Final = CONNECTION_FIELDS | {b"x-request-id"}
+_RESPONSE_SPECIAL: Final = RESPONSE_REMOVED | {b"date", b"content-length"}
+_VIA_LINES: Final = {version: b"via: %b\r\nx-request-id: " % value for version, (_, value) in _VIA.items()}
+
+
+def response_lines(head: ResponseHead, request_id: bytes) -> FieldLines:
+    """What `response_headers` gives for a head, as lines; joined from those that were checked when they were read."""
+    passed, length = head.passed, head.length
+    if head.connection and head.connection not in _NOMINATES_NOTHING:
+        nominated = {option.strip() for option in head.connection.split(b",")} - {b"content-length", b"date"}
+        passed = [line for line in passed if line.partition(b":")[0] not in nominated]
+    if head.status == 204 and length >= 0:
+        passed = [line for line in passed if not line.startswith(b"content-length:")]
+        length = -1
+    date = b"" if head.dated else b"date: %b\r\n" % http_date(time())
+    return FieldLines(b"%b%b%b%b\r\n" % (b"".join(passed), date, _VIA_LINES[head.version], request_id), length)
 
 
 def response_headers(headers: Iterable[Header], status: int, request_id: bytes, version: str = "1.1") -> list[Header]:
@@ -248,7 +272,7 @@ def response_headers(headers: Iterable[Header], status: int, request_id: bytes, 
         elif name == b"content-length":
             if status != 204:
                 kept.append(pair)
-        elif name == b"connection":
+        elif name == b"connection" and pair[1] not in _NOMINATES_NOTHING:
             nominated.update(option.strip().lower() for option in pair[1].split(b","))
     if nominated:
         nominated -= {b"content-length", b"date"}  # framing is not theirs to take away, nor is what a clock relies on

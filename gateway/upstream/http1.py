@@ -21,6 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BadResponse, UpstreamTimeout
+from gateway.strand import Bell
 from gateway.upstream.response import (
     CHUNKED,
     MAX_HEAD_BYTES,
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
     """One connection and the exchange it is in. Owner: its pool while idle, the request that holds it otherwise."""
 
     __slots__ = (
+        "_arrived",
         "_buffered",
         "_chunked",
         "_drained",
@@ -58,7 +60,6 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_paused",
         "_pieces",
-        "_waiter",
         "busy",
         "closed",
         "complete",
@@ -85,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = Bell(loop)  # rung when anything has changed for the request that holds the connection
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._chunked: ChunkedBody | None = None
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
         while self.head is None:
             if self.error is not None:
                 raise self.error
-            await self._wait()
+            await self._arrived.wait()
         return self.head
 
     async def read(self) -> bytes:
@@ -178,7 +179,7 @@ class Connection(asyncio.Protocol):
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._wait()
+            await self._arrived.wait()
         return self.take()
 
     def take(self) -> bytes:
@@ -210,6 +211,15 @@ class Connection(asyncio.Protocol):
         self.close()
         self._wake()
 
+    def interrupt(self, error: Exception) -> None:
+        """End a response that is being streamed, for a reason that has nothing to do with it."""
+        if not self._arrived.is_awaited and self.holder is not None:
+            # The holder waits for its client to read, and would not see the error before it does.
+            self.stalled = True
+            self.holder.cancel()
+        else:
+            self.fail(error)
+
     def release(self) -> None:
         """Give the connection back, once per `begin`: kept if both messages ended as they said, closed otherwise."""
         head = self.head
@@ -232,7 +242,7 @@ class Connection(asyncio.Protocol):
         if now < self.read_deadline and now < self.write_deadline:
             return
         self.read_deadline = self.write_deadline = _NEVER
-        if self._waiter is None and self._drained is None and self.holder is not None:
+        if not self._arrived.is_awaited and self._drained is None and self.holder is not None:
             # Nothing of ours is being waited for: the client is not reading.
             self.stalled = True
             self.holder.cancel()
@@ -240,17 +250,10 @@ class Connection(asyncio.Protocol):
         self.pool.timed_out += 1
         self.fail(UpstreamTimeout(cause="no response head in time" if self.head is None else "silent inside the body"))
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _wake(self) -> None:
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._arrived.ring()
 
     # --- the protocol, driven by the event loop -----------------------------------------------------------------------
 
@@ -277,9 +280,7 @@ class Connection(asyncio.Protocol):
         except MalformedResponse as malformed:
             self._break(str(malformed))
             return
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._arrived.ring()
 
     def _receive_head(self, data: bytes) -> None:
         if self._head_bytes:
@@ -356,12 +357,12 @@ class Connection(asyncio.Protocol):
         if self.busy and not self.complete and self.error is None:
             if not self.received:
                 self.error = StaleConnection()
-            elif self.head is None:
-                self.error = BadResponse(cause="the connection closed inside the response head")
-            elif exc is None and self.head.body_length == UNTIL_CLOSE:
+            elif exc is None and self.head is not None and self.head.body_length == UNTIL_CLOSE:
                 self.complete = True
             else:
-                self.error = BadResponse(cause="the connection closed inside the response body")
+                # An incomplete message (RFC 9112 §8) breaks the protocol as much as a malformed one.
+                part = "head" if self.head is None else "body"
+                self._break(f"the connection closed inside the response {part}")
         self._wake()
 
     def pause_writing(self) -> None:

@@ -42,6 +42,7 @@ class Peer:
     port: bytes  # the port the client connected to
     trusted: bool  # whether the connection itself comes from a trusted proxy
     fields: tuple[Header, ...]  # X-Forwarded-* and Forwarded for the upstream
+    lines: bytes  # the same, as they are sent
 
 
 class Peers:
@@ -127,7 +128,8 @@ def _peer(chain: list[str], scheme: bytes, host: bytes, port: bytes, trusted: bo
         (b"x-forwarded-port", port),
         (b"forwarded", _forwarded(chain, scheme, host)),
     ]
-    return Peer(chain[0], scheme, host, port, trusted, tuple(pair for pair in fields if pair[1]))
+    known = tuple(pair for pair in fields if pair[1])
+    return Peer(chain[0], scheme, host, port, trusted, known, b"".join(b"%b: %b\r\n" % pair for pair in known))
 
 
 def _forwarded(chain: list[str], scheme: bytes, host: bytes) -> bytes:

@@ -1,25 +1,27 @@
 """How an upstream's response is framed: RFC 9112 as rules without sockets, stricter than the RFC asks of a client.
 
-llhttp (through httptools) reads the bytes of a head; what it lets pass and a proxy must not is refused here:
+A head is read line by line against two patterns without any leniency, and what they mean together is judged:
 
-    version other than 1.0 or 1.1, blank lines before the status line      llhttp accepts both
+    version other than 1.0 or 1.1, blank lines before the status line      clients usually accept both
+    line breaks other than CR LF, folded lines, control characters         likewise
     Transfer-Encoding other than exactly `chunked`                         it would reach the client undecoded (§6.1)
     Transfer-Encoding in an HTTP/1.0 response                              "treat the message as faulty" (§6.1)
     Transfer-Encoding beside Content-Length, Content-Length twice          two readings of one message (§6.3)
     101 Switching Protocols                                                we never ask for an upgrade
 
-Bodies never pass through llhttp: it copies each chunk and calls back for it, while a body of known length needs
-counting only. `ChunkedBody` therefore reads the chunked coding itself, with no leniency at all.
+llhttp, which reads the requests, is not used here: it would copy each piece of a body and call back for it, while a
+body of known length needs counting only, and it cannot be told that the next bytes are another head. `ChunkedBody`
+reads the chunked coding with as little leniency.
 """
 
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from typing import Final, NamedTuple
 
-import httptools
-
-Header = tuple[bytes, bytes]
+from gateway.fields import Header
+from gateway.upstream.headers import RESPONSE_REMOVED
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
@@ -31,6 +33,12 @@ MAX_SIZE_LINE_BYTES: Final = 4 * 1024
 
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([0-9]{3})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_KNOWN_STATUSES: Final = 64
+_KNOWN_FIELDS: Final = 1024
+_KNOWN_BYTES: Final = 256  # of a line; a longer one is hardly ever the same twice
+
 
 class MalformedResponse(Exception):
     """The upstream's bytes are not HTTP/1.1, or could be read in two ways; the text says how, for the log."""
@@ -40,22 +48,105 @@ class ResponseHead(NamedTuple):
     """A response's status line and fields, and how its body ends."""
 
     status: int  # 200…599; interim responses are never handed on
-    headers: list[Header]  # as received, names lower-case, may repeat
     body_length: int  # bytes; 0 also when this response has no body; CHUNKED; UNTIL_CLOSE
     keep_alive: bool  # whether the upstream means to keep the connection after this response
     version: str  # "1.0" or "1.1"
+    received: list[bytes]  # field lines as they came, without their ends
+    passed: list[bytes]  # the lines that may go on to a client, names in lower case, each with its end
+    length: int  # the Content-Length among them, -1 without one
+    dated: bool  # whether Date is among them
+    connection: bytes  # what the Connection fields say, in lower case; may nominate others that must not go on
+
+    @property
+    def headers(self) -> list[Header]:
+        """All fields as received; names lower-case, may repeat."""
+        return [_split(line) for line in self.received]
 
 
-class _Fields:
-    """Collects what llhttp reports."""
+class _Kind(IntEnum):
+    PASSED = 0
+    DATE = 1
+    LENGTH = 2
+    CONNECTION = 3
+    CODING = 4
+    DROPPED = 5
 
-    __slots__ = ("headers",)
+
+# As plain integers: a member's look-up through its class costs more than the comparison.
+_PASSED, _DATE, _LENGTH, _CONNECTION, _CODING, _DROPPED = (int(kind) for kind in _Kind)
+_KINDS: Final = {
+    **dict.fromkeys(RESPONSE_REMOVED, _DROPPED),
+    b"date": _DATE,
+    b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
+    b"transfer-encoding": _CODING,
+}
+_Field = tuple[int, bytes]  # kind; what is needed of the field: its line as a client gets it, or its value
+
+
+class _Lines:
+    """What lines of response heads mean. The lines of one upstream's responses are nearly always the same.
+
+    Filled by `parse_head`, each line once and strictly; valid for ever, for a line means what it means; emptied when it
+    is full, so that lines which never come again (ETag, Set-Cookie) cost what reading them costs and no memory.
+    """
+
+    __slots__ = ("fields", "statuses")
 
     def __init__(self) -> None:
-        self.headers: list[Header] = []
+        self.statuses: dict[bytes, tuple[int, str]] = {}
+        self.fields: dict[bytes, _Field] = {}
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+    def read_status(self, line: bytes) -> tuple[int, str]:
+        """Status and version of a status line. Raises `MalformedResponse`."""
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise MalformedResponse("not an HTTP/1.x status line")
+        meaning = (int(match[2]), match[1].decode())
+        if not 100 <= meaning[0] <= 599:
+            raise MalformedResponse(f"unusable status {meaning[0]}")
+        if len(self.statuses) >= _KNOWN_STATUSES:
+            self.statuses.clear()
+        if len(line) <= _KNOWN_BYTES:
+            self.statuses[line] = meaning
+        return meaning
+
+    def read_fields(self, lines: list[bytes]) -> list[_Field]:
+        """The fields of field lines. Raises `MalformedResponse`."""
+        known = self.fields
+        fields = []
+        for line in lines:
+            field = known.get(line)
+            if field is None:
+                field = _read_field(line)
+                if len(line) <= _KNOWN_BYTES:
+                    if len(known) >= _KNOWN_FIELDS:
+                        known.clear()
+                    known[line] = field
+            fields.append(field)
+        return fields
+
+
+_LINES: Final = _Lines()
+
+
+def _split(line: bytes) -> Header:
+    match = _FIELD_LINE.fullmatch(line)
+    if match is None:
+        raise MalformedResponse("not a field line")
+    name, value = match[1].lower(), match[2]
+    # The optional white space at the end (§5.1) must not count where a value decides about framing.
+    return name, value.rstrip(b" \t") if name in _FRAMING else value
+
+
+def _read_field(line: bytes) -> _Field:
+    name, value = _split(line)
+    kind = _KINDS.get(name, _PASSED)
+    if kind in (_CONNECTION, _CODING):
+        return kind, value.lower()
+    if kind == _LENGTH and (not value.isdigit() or len(value) > 18):
+        raise MalformedResponse("unusable Content-Length")
+    return kind, b"%b: %b\r\n" % (name, value)
 
 
 def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
@@ -63,59 +154,58 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
 
     `head_only` tells that the request was HEAD. Raises `MalformedResponse`.
     """
-    if not head.startswith(b"HTTP/1."):
-        raise MalformedResponse("not an HTTP/1.x status line")
-    fields = _Fields()
-    parser = httptools.HttpResponseParser(fields)
-    try:
-        parser.feed_data(head)
-    except httptools.HttpParserUpgrade as error:
-        raise MalformedResponse("101 without an upgrade request") from error
-    except httptools.HttpParserError as error:
-        raise MalformedResponse(str(error) or type(error).__name__) from error
-    status: int = parser.get_status_code()
-    headers = fields.headers
-    if len(headers) > MAX_HEADERS:
+    lines = head.split(b"\r\n")
+    known = _LINES
+    status, version = known.statuses.get(lines[0]) or known.read_status(lines[0])
+    del lines[-2:], lines[0]  # each of the two line ends leaves an empty piece
+    if len(lines) > MAX_HEADERS:
         raise MalformedResponse("too many header fields")
-    if 200 <= status <= 599:
-        return _frame(status, headers, head_only, "1.1" if head.startswith(b"HTTP/1.1") else "1.0")
-    if 100 <= status <= 199 and status != 101:
+    try:
+        known_fields = known.fields
+        fields = [known_fields[line] for line in lines]
+    except KeyError:
+        fields = known.read_fields(lines)
+    if status < 200:
+        if status == 101:
+            raise MalformedResponse("101 without an upgrade request")
         return None
-    raise MalformedResponse(f"unusable status {status}")
-
-
-def _frame(status: int, headers: list[Header], head_only: bool, version: str) -> ResponseHead:
-    """RFC 9112 §6.3, in its order; refusals first."""
+    passed = []
+    dated = chunked = False
     length = -1
-    chunked = False
     connection = b""
-    for at, (name, value) in enumerate(headers):
-        if name not in _FRAMING:
-            continue
-        if value[-1:].isspace():  # llhttp leaves the optional white space at the end (§5.1)
-            value = value.rstrip(b" \t")
-            headers[at] = (name, value)
-        if name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"content-length":
-            if length >= 0 or not value.isdigit() or len(value) > 18:
-                raise MalformedResponse("unusable or repeated Content-Length")
-            length = int(value)
-        else:
-            if chunked or value.lower() != b"chunked":
+    for kind, text in fields:
+        if kind == _PASSED:
+            passed.append(text)
+        elif kind == _DATE:
+            dated = True
+            passed.append(text)
+        elif kind == _LENGTH:
+            if length >= 0:
+                raise MalformedResponse("repeated Content-Length")
+            length = int(text[16:])
+            passed.append(text)
+        elif kind == _CONNECTION:
+            connection = b"%b,%b" % (connection, text) if connection else text
+        elif kind == _CODING:
+            if chunked or text != b"chunked":
                 raise MalformedResponse("a transfer coding other than chunked")
             chunked = True
     if chunked and (length >= 0 or version == "1.0"):
         raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
     # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
-    keep_alive = version == "1.1" and (not connection or b"close" not in _options(connection))
-    if head_only or status in (204, 304):
-        return ResponseHead(status, headers, 0, keep_alive and not (chunked and status in (204, 304)), version)
-    if chunked:
-        return ResponseHead(status, headers, CHUNKED, keep_alive, version)
-    if length >= 0:
-        return ResponseHead(status, headers, length, keep_alive, version)
-    return ResponseHead(status, headers, UNTIL_CLOSE, False, version)
+    keep_alive = version == "1.1" and (b"close" not in connection or b"close" not in _options(connection))
+    # RFC 9112 §6.3, in its order.
+    if head_only or status == 204 or status == 304:
+        body_length = 0
+        keep_alive = keep_alive and not (chunked and status in (204, 304))
+    elif chunked:
+        body_length = CHUNKED
+    elif length >= 0:
+        body_length = length
+    else:
+        body_length = UNTIL_CLOSE
+        keep_alive = False
+    return ResponseHead(status, body_length, keep_alive, version, lines, passed, length, dated, connection)
 
 
 def _options(connection: bytes) -> list[bytes]:

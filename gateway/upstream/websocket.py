@@ -21,21 +21,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, TooManyFragments, WebSocketException
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from gateway.errors import BadResponse, ConnectFailed, UpstreamTimeout
+from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.headers import response_headers
-from gateway.upstream.response import Header
 
 Message = dict[str, Any]  # ASGI messages are open mappings
 Receive = Callable[[], Awaitable[Message]]
@@ -87,7 +87,6 @@ class UpstreamHandshake:
     subprotocols: Sequence[str]  # offered to the upstream, in order
     request_id: bytes
     max_message: int  # bytes, either way
-    idle_s: float  # longest time without a message; the client's leg watches it
     head_timeout_s: float
 
 
@@ -128,27 +127,62 @@ class _Opening(ClientProtocol):
         return Request(handshake.target.decode("ascii"), headers)
 
 
-def _leg(opening: _Opening) -> ClientConnection:
-    return ClientConnection(
-        opening,
-        ping_interval=PING_S,
-        ping_timeout=PING_S,
-        close_timeout=CLOSE_S,
-        max_queue=(_QUEUED_FRAMES, 1),
-        write_limit=_WRITE_BYTES,
-    )
+class Leg(ClientConnection):
+    """The upstream's side. The library's connection, but that its end is heard when it is said.
+
+    The library waits until the endpoint has closed the socket as well, for as long as that takes.
+    """
+
+    def __init__(self, opening: _Opening) -> None:
+        super().__init__(
+            opening,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            close_timeout=CLOSE_S,
+            max_queue=(_QUEUED_FRAMES, 1),
+            write_limit=_WRITE_BYTES,
+        )
+        self.opening = opening
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the endpoint; after its last word no message comes any more."""
+        super().data_received(data)
+        if self.protocol.close_expected():
+            self.recv_messages.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        super().connection_lost(exc)
+        # Its generator and the library's object hold each other: thousands would wait for a full garbage collection,
+        # which stops the loop.
+        self.protocol.parser.close()
+
+    async def message(self) -> str | bytes:
+        """The next message; `EOFError` after the last."""
+        try:
+            return await self.recv_messages.get()
+        except UnicodeDecodeError as exc:
+            self._fail(1007, "the text is not UTF-8")
+            raise EOFError from exc
+        except TooManyFragments as exc:
+            self._fail(1009, "too many fragments")
+            raise EOFError from exc
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.protocol.fail(code, reason)
+        self.send_data()
 
 
-async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Exchange) -> ClientConnection:
+async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Exchange) -> Leg:
     """An open WebSocket to `upstream`; facts go into `exchange`.
 
     Raises `HandshakeRefused`, or the leaves of `UpstreamFault`. Cancellation closes the connection.
     """
     exchange.upstream = upstream.name
-    endpoint, leg = await upstream.open(lambda: _leg(_Opening(handshake)))
+    endpoint, leg = await upstream.open(lambda: Leg(_Opening(handshake)))
     exchange.endpoint = endpoint.name
     if upstream.sends_own_host:
-        leg.protocol.host = endpoint.authority  # type: ignore[attr-defined]  # it is an _Opening
+        leg.opening.host = endpoint.authority
     opened = False
     try:
         async with asyncio.timeout(handshake.head_timeout_s):
@@ -165,9 +199,11 @@ async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Excha
     except TimeoutError as error:
         endpoint.pool.timed_out += 1
         raise UpstreamTimeout(cause=f"{endpoint.name}: no answer to the handshake in time") from error
-    except (ConnectionClosed, EOFError, OSError) as error:
+    except (ConnectionClosed, OSError) as error:
         raise ConnectFailed(cause=f"{endpoint.name}: closed without an answer to the handshake") from error
     except WebSocketException as error:
+        if isinstance(error.__cause__, EOFError):
+            raise ConnectFailed(cause=f"{endpoint.name}: closed without an answer to the handshake") from error
         endpoint.pool.malformed += 1
         raise BadResponse(cause=f"{endpoint.name}: {type(error).__name__} in the handshake") from error
     finally:
@@ -176,7 +212,7 @@ async def dial(handshake: UpstreamHandshake, upstream: Upstream, exchange: Excha
     return leg
 
 
-def accepted_headers(leg: ClientConnection, request_id: bytes) -> list[Header]:
+def accepted_headers(leg: Leg, request_id: bytes) -> list[Header]:
     """The fields of the upstream's 101 that go on to the client."""
     assert leg.response is not None
     return _fit(leg.response.headers, 101, request_id)
@@ -194,12 +230,17 @@ class Relay:
 
     __slots__ = ("_exchange", "_leg", "_receive", "_send", "_told")
 
-    def __init__(self, leg: ClientConnection, receive: Receive, send: Send, exchange: Exchange) -> None:
+    def __init__(self, leg: Leg, receive: Receive, send: Send, exchange: Exchange) -> None:
         self._leg = leg
         self._receive = receive
         self._send = send
         self._exchange = exchange
         self._told: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+    @property
+    def kind(self) -> Literal["websocket"]:
+        """What kind of connection this is."""
+        return "websocket"
 
     def end(self, code: str) -> None:
         """End both sides: `code` is an error's (`token_revoked`, `token_expired`), or `going_away`."""
@@ -229,14 +270,18 @@ class Relay:
         exchange.code = end.code
         exchange.cause = end.cause
         await self._send({"type": "websocket.close", "code": end.client_code, "reason": end.client_reason})
+        leg = self._leg
+        if leg.protocol.close_rcvd is not None and leg.protocol.close_sent is not None:
+            leg.transport.close()  # everything is said; the endpoint would close the socket soon
+            return
         try:
             # The library waits `CLOSE_S` for the answer; on an upstream that takes no bytes it would wait longer.
             async with asyncio.timeout(2 * CLOSE_S):
-                await self._leg.close(end.upstream_code, end.upstream_reason)
+                await leg.close(end.upstream_code, end.upstream_reason)
         except TimeoutError:
             pass
         finally:
-            self._leg.transport.abort()
+            leg.transport.abort()
 
     async def _from_client(self) -> End:
         while True:
@@ -248,15 +293,15 @@ class Relay:
             self._exchange.bytes_in += len(data)
             try:
                 await self._leg.send(data)
-            except ConnectionClosed as closed:
-                return _told_by_upstream(closed)
+            except ConnectionClosed:
+                return _told_by_upstream(self._leg)
 
     async def _from_upstream(self) -> End:
         while True:
             try:
-                data = await self._leg.recv()
-            except ConnectionClosed as closed:
-                return _told_by_upstream(closed)
+                data = await self._leg.message()
+            except EOFError:
+                return _told_by_upstream(self._leg)
             self._exchange.bytes_out += len(data)
             kind = "text" if isinstance(data, str) else "bytes"
             await self._send({"type": "websocket.send", kind: data})
@@ -270,10 +315,10 @@ def _told_by_client(code: int, reason: str) -> End:
     return End(code, reason, 1000 if code == _NO_STATUS else code, reason)
 
 
-def _told_by_upstream(closed: ConnectionClosed) -> End:
+def _told_by_upstream(leg: Leg) -> End:
     """What the client is told of an upstream that ended it: its own word, or ours for a fault of its."""
-    received, sent = closed.rcvd, closed.sent
-    if received is not None and (sent is None or closed.rcvd_then_sent):
+    received, sent = leg.protocol.close_rcvd, leg.protocol.close_sent
+    if received is not None and (sent is None or leg.protocol.close_rcvd_then_sent):
         return End(received.code, received.reason, received.code, "")
     # Nothing was received, or our side of the leg spoke first: about what it had received.
     code = BadResponse.code

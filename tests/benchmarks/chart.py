@@ -14,7 +14,7 @@ _PANELS = {
     "cold-ES256": "Cold, ES256",
     "cold-RS256": "Cold, RS256",
 }
-_WIDTH, _LABEL, _BAR, _ROW, _HEAD = 760, 220, 440, 24, 42
+_WIDTH, _LABEL, _BAR, _ROW, _HEAD = 800, 220, 440, 24, 42
 _GATEWAY, _PEER, _FLOOR = "#d9480f", "#5c7cfa", "#868e96"
 
 

@@ -40,6 +40,8 @@ class Counter:
         finished = self._file.with_suffix(".part")
         finished.write_text(json.dumps({"calls": self._calls, "instructions": self._instructions}))
         finished.replace(self._file)
+        self._calls = 0
+        self._instructions = {}
 
     # The interpreter's own signatures leave the argument untyped.
     def _on_call(self, frame: FrameType, event: str, arg: Any) -> None:

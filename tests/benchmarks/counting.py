@@ -24,7 +24,9 @@ from tests.benchmarks.site import Cores, StartFailed, open_site
 BASELINE = Path(__file__).with_name("baseline.json")
 # Beyond this a difference is reported as a regression; background work moves the counts by less.
 TOLERANCE = 1.03
-_REQUESTS = 1_000
+_REQUESTS = 400
+# The background works by the clock, so it weighs more on a slow machine: the window with the least of it counts.
+_WINDOWS = 4
 _TOKENS = 20
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -70,12 +72,19 @@ def count(programs: Programs, cores: Cores) -> Counted:
             sent = [line.strip() for _, line in zip(range(_TOKENS), lines, strict=False)]
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
         _ask(connection, sent, _TOKENS * 2)
-        os.kill(running.pid, signal.SIGUSR1)
-        time.sleep(0.2)
-        _ask(connection, sent, _REQUESTS)
-        os.kill(running.pid, signal.SIGUSR1)
+        windows = [_count_window(connection, sent, running.pid, file) for _ in range(_WINDOWS)]
         connection.close()
-        return _read(file)
+        return min(windows, key=lambda counted: counted.instructions)
+
+
+def _count_window(connection: http.client.HTTPConnection, sent: list[str], pid: int, file: Path) -> Counted:
+    """Counts of some hundred requests in a row, with whatever the background did meanwhile."""
+    file.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(0.1)
+    _ask(connection, sent, _REQUESTS)
+    os.kill(pid, signal.SIGUSR1)
+    return _read(file)
 
 
 def _ask(connection: http.client.HTTPConnection, sent: list[str], times: int) -> None:

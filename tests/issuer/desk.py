@@ -105,7 +105,8 @@ class Desk:
 
     async def form(self, name: str, fields: dict[str, str], client: tuple[str, str] | None = None) -> httpx2.Response:
         """`POST /auth/<name>` with a form, as this client if given."""
-        return await self.client.post(f"/auth/{name}", data=fields, auth=client)
+        auth = None if client is None else httpx2.BasicAuth(*client)
+        return await self.client.post(f"/auth/{name}", data=fields, auth=auth or httpx2.USE_CLIENT_DEFAULT)
 
     async def register(self, name: str = "alice", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
         """Register and be signed in; the answer."""

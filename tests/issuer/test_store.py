@@ -18,7 +18,10 @@ pytestmark = pytest.mark.asyncio
 
 
 def _difference(connection: Connection) -> list[Any]:
-    return compare_metadata(MigrationContext.configure(connection, opts={"version_table": "issuer_version"}), metadata)
+    found: list[Any] = compare_metadata(
+        MigrationContext.configure(connection, opts={"version_table": "issuer_version"}), metadata
+    )
+    return found
 
 
 async def test_migrations_give_exactly_the_tables(database: Database) -> None:

@@ -67,6 +67,9 @@ class Small:
         """Unready."""
         self._readiness.begin_drain()
 
+    def end_live(self) -> None:
+        """Has nothing that lasts but `/endless`."""
+
     async def reload(self) -> None:
         """Says so."""
         sys.stderr.write(f"reloaded {os.getpid()}\n")

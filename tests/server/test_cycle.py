@@ -290,6 +290,20 @@ async def test_a_large_unread_body_ends_the_connection_after_the_answer(monkeypa
 
 
 @pytest.mark.asyncio
+async def test_an_unread_body_that_is_too_large_ends_the_connection_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client sees the end without waiting for the sweep, and a request behind that body is not served."""
+    monkeypatch.setattr("gateway.server.listener.LINGER_S", 3600)
+    async with edge(_respond(_start(403, _PLAIN), _body(b"no"))) as server, server.client() as client:
+        await client.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n")
+        answer = await client.answer()
+        assert answer is not None
+        assert answer.status == 403
+        await client.send(b"x" * 70_000 + GET)
+        assert await client.is_closed()
+        assert server.listener.requests == 1
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_nobody_reads_stops_the_client(chunked: bool) -> None:
     """Backpressure reaches the client, memory stays flat, and every byte arrives once it is asked for."""

@@ -322,7 +322,7 @@ async def test_an_application_may_take_longer_than_the_clients_limits() -> None:
         await release.wait()
         await Echo()(scope, receive, send)
 
-    limits = {"head_timeout": "40ms", "body_timeout": "40ms", "keep_alive": "40ms"}
+    limits: dict[str, Any] = {"head_timeout": "40ms", "body_timeout": "40ms", "keep_alive": "40ms"}
     async with edge(slow, **limits) as server, server.client() as client:
         await client.send(_post(b"Content-Length: 3", body=b"ab"))
         tick = server.listener.tick
@@ -394,7 +394,7 @@ async def test_a_client_that_leaves_cancels_its_request() -> None:
             await client.send(_get(_H))
             await asyncio.wait_for(started.wait(), 5)
         await asyncio.wait_for(cancelled.wait(), 5)
-        while server.listener.tasks or server.listener.connections:
+        while server.listener.strands or server.listener.connections:
             await asyncio.sleep(0)
 
 

@@ -1,7 +1,8 @@
-"""TLS towards clients."""
+"""TLS towards clients, and a collector that does not look at what stays."""
 
 import asyncio
 import datetime
+import gc
 import ssl
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from gateway.config.schema import Limits, ServerTls
 from gateway.server.listener import Listener
 from gateway.server.protocol import HardenedProtocol
-from gateway.server.worker import tls_context
+from gateway.server.worker import keep_what_start_made, tls_context
 from tests.server.wire import Client, Echo
 
 
@@ -75,3 +76,17 @@ async def test_requests_over_tls(tmp_path: Path) -> None:
     assert await client.is_closed()
     writer.close()
     server.close()
+
+
+def test_what_start_up_made_is_not_collected_again() -> None:
+    """The collector's generations are empty afterwards; what comes later is still collected."""
+    try:
+        keep_what_start_made()
+        assert gc.get_freeze_count() > 10_000
+        assert len(gc.get_objects()) < 1_000
+        loop: list[object] = []
+        loop.append(loop)
+        del loop
+        assert gc.collect() >= 1
+    finally:
+        gc.unfreeze()

@@ -108,10 +108,12 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(application: Callable[..., Any], **limits: Any) -> AsyncIterator[Edge]:
+async def edge(
+    application: Callable[..., Any], *, speaks_websocket: bool = False, **limits: Any
+) -> AsyncIterator[Edge]:
     """A listener for `application`, with limits as the YAML writes them."""
     records: list[Exchange] = []
-    listener = Listener("test", Limits.model_validate(limits), records.append)
+    listener = Listener("test", Limits.model_validate(limits), records.append, speaks_websocket=speaks_websocket)
     config: Any = SimpleNamespace(listener=listener, loaded_app=application)
     loop = asyncio.get_running_loop()
     state: Any = None
@@ -124,9 +126,9 @@ async def edge(application: Callable[..., Any], **limits: Any) -> AsyncIterator[
         listener.stop()
         for connection in tuple(listener.connections):
             connection.shutdown()
-        for task in tuple(listener.tasks):
-            task.cancel()
-        await asyncio.gather(*listener.tasks, return_exceptions=True)
+        for strand in tuple(listener.strands):
+            strand.cancel()
+        await asyncio.gather(*listener.strands, return_exceptions=True)
 
 
 class Echo:

@@ -214,3 +214,10 @@ async def test_off_means_off() -> None:
     await log.run()
     log.record(_exchange())
     assert log.recorded == 0
+
+
+def test_a_websocket_says_how_it_was_closed() -> None:
+    """Its close code stands beside the status; a request has none."""
+    line = _line(_exchange(status=101, close_code=1008, code="token_revoked"))
+    assert (line["status"], line["close_code"], line["code"]) == (101, 1008, "token_revoked")
+    assert "close_code" not in _line(_exchange())

@@ -48,4 +48,15 @@ def test_a_dependency_that_comes_back_has_to_prove_itself_again() -> None:
     del probes["issuer main"]
     assert readiness.report()[0]
     probes["issuer main"] = _probe(False, "")
-    assert not readiness.report()[0]
+    assert readiness.dependencies()["issuer main"].state == "waiting"
+
+
+def test_a_dependency_that_a_swap_brings_cannot_take_a_working_gateway_out_of_service() -> None:
+    """A new issuer without keys fails its own tokens; every gateway at once out of rotation would fail all."""
+    probes = {"issuer main": _probe(True, "")}
+    readiness = Readiness(lambda: probes)
+    assert readiness.report()[0]
+    probes["issuer new"] = _probe(False, "no keys yet")
+    ready, document = readiness.report()
+    assert ready
+    assert document["status"] == "ready"

@@ -187,3 +187,15 @@ def test_every_metric_of_the_catalogue_is_used() -> None:
     used = {name for path in package.rglob("*.py") if path.name != "catalogue.py" for name in _names_in(path)}
     made = {f"gateway_denylist_{counter}_total" for counter in COUNTERS}
     assert CATALOGUE.keys() <= used | made
+
+
+def test_a_websocket_is_counted_without_a_duration() -> None:
+    """How long its user stayed says nothing about requests; everything else of it counts."""
+    metrics = RequestMetrics()
+    metrics.record(_exchange(route="chat", status=101, duration_s=3600.0, bytes_in=5))
+    metrics.record(_exchange(route="chat", status=200))
+    found = _parsed(render(number(metrics.samples())))
+    assert found["gateway_request_duration_seconds_count", (("route", "chat"),)] == 1
+    assert found["gateway_request_body_bytes_total", (("route", "chat"),)] == 5
+    labels = (("code", ""), ("method", "GET"), ("route", "chat"), ("status", "101"))
+    assert found["gateway_requests_total", labels] == 1

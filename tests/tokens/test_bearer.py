@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config.schema import Credentials
 from gateway.errors import BadRequest, GatewayError, TokenInvalid
-from gateway.tokens.bearer import CredentialSources, find_token, without_query
+from gateway.tokens.bearer import CredentialSources, find_token, from_subprotocols, without_query
 
 SOURCES = CredentialSources(frozenset({b"session"}), frozenset({b"access_token"}))
 NAMES = frozenset({b"session", b"id"})
@@ -108,3 +108,23 @@ def test_sources_of_the_configuration() -> None:
     assert CredentialSources.of([]) is None
     found = CredentialSources.of([Credentials(cookie="session"), Credentials(), Credentials(query="access_token")])
     assert found == SOURCES
+
+
+@pytest.mark.parametrize(
+    ("offered", "tokens", "others"),
+    [
+        ([], [], []),
+        (["chat.v1", "chat.v2"], [], ["chat.v1", "chat.v2"]),
+        (["bearer", "a.b.c"], [b"a.b.c"], []),
+        (["chat.v1", "Bearer", "a.b.c", "chat.v2"], [b"a.b.c"], ["chat.v1", "chat.v2"]),
+        (["bearer"], [b""], []),  # refused, like an Authorization field without a token
+        (["bearer", "a", "bearer", "b"], [b"a", b"b"], []),  # refused, like two Authorization fields
+        (["bearer", "bearer"], [b"bearer"], []),
+        (["bearer.v1", "a.b.c"], [], ["bearer.v1", "a.b.c"]),
+    ],
+)
+def test_a_websocket_may_bring_its_token_as_a_subprotocol(
+    offered: list[str], tokens: list[bytes], others: list[str]
+) -> None:
+    """What stands behind `bearer` is a token and no subprotocol; order is kept."""
+    assert from_subprotocols(offered) == (tokens, others)

@@ -241,3 +241,24 @@ async def test_a_route_narrows(issuers: Any, audience: Any, accepted: bool) -> N
     else:
         with pytest.raises(TokenInvalid):
             check_route(token, issuers, audience)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule_changes", "until"),
+    [
+        ({"exp": NOW + 100}, {}, NOW + 130),
+        ({"exp": NOW + 100}, {"leeway_s": 0.0}, NOW + 100),
+        ({"exp": NOW + 100, "iat": NOW - 10}, {"max_age_s": 60.0}, NOW + 80),
+    ],
+)
+async def test_a_verified_token_says_until_when_it_holds(
+    changes: dict[str, Any], rule_changes: dict[str, Any], until: float
+) -> None:
+    """The same moment from which requests are refused as expired; live connections end then."""
+    judge = verifier(rules(KeysAtHand(key_set("p256")), **rule_changes))
+    raw = signed(header(), claims(**changes))
+    token = await judge.verify(raw, NOW)
+    assert judge.valid_until(token) == until
+    assert judge.recall(raw, until - 0.001) is token
+    with pytest.raises(TokenExpired):
+        judge.recall(raw, until)

@@ -159,7 +159,7 @@ class Client:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The header fields that were sent."""
-        headers: list[tuple[bytes, bytes]] = self.messages[0]["headers"]
+        headers: list[tuple[bytes, bytes]] = list(self.messages[0]["headers"])
         return headers
 
     @property
@@ -180,6 +180,7 @@ def make_request(**changes: Any) -> UpstreamRequest:
         "target": b"/a?b=c",
         "host": b"example.test",
         "headers": [(b"accept", b"*/*")],
+        "lines": b"x-request-id: r1\r\n",
         "request_id": b"r1",
         "body_length": NO_BODY,
         "head_timeout_s": 5.0,

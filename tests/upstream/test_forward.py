@@ -29,7 +29,9 @@ async def test_the_upstream_sees_one_exact_request() -> None:
 
     async with serving(script) as (_, upstream):
         client = await fetch(upstream, headers=[(b"a", b"1"), (b"A", b"2"), (b"a", b"3")], target=b"/x%2fy?z=%20")
-    assert seen == [b"GET /x%2fy?z=%20 HTTP/1.1\r\nhost: example.test\r\na: 1\r\nA: 2\r\na: 3\r\n\r\n"]
+    assert seen == [
+        b"GET /x%2fy?z=%20 HTTP/1.1\r\nhost: example.test\r\na: 1\r\nA: 2\r\na: 3\r\nx-request-id: r1\r\n\r\n"
+    ]
     assert (client.status, client.body, client.is_complete) == (200, b"ok", True)
     assert (client.exchange.status, client.exchange.bytes_out, client.exchange.upstream) == (200, 2, "u")
 
@@ -204,6 +206,7 @@ async def test_a_violation_is_bad_response_and_closes_the_connection(case: str) 
             await fetch(upstream, client)
         assert client.messages == []
         assert _pool(upstream).open_connections == 0
+        assert _pool(upstream).malformed == 1
 
 
 @pytest.mark.parametrize(
@@ -228,6 +231,7 @@ async def test_an_upstream_that_dies_inside_a_body_aborts_the_response(answer: b
         assert (client.status, client.body, client.is_complete) == (200, b"hel", False)
         assert client.exchange.code == "bad_response"
         assert _pool(upstream).open_connections == 0
+        assert _pool(upstream).malformed == 1
 
 
 async def test_a_malformed_chunk_aborts_the_response() -> None:

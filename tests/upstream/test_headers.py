@@ -13,21 +13,30 @@ from gateway.upstream.headers import (
     body_length,
     request_id,
     response_headers,
+    response_lines,
     spelling,
     without_cookies,
 )
 from gateway.upstream.peer import Peers
+from gateway.upstream.response import parse_head
 
 Header = tuple[bytes, bytes]
 
 STRANGER = Peers(()).resolve("198.51.100.7", "http", b"api.test", 80, [])
 PROXY = Peers(("10.0.0.0/8",)).resolve("10.0.0.1", "http", b"api.test", 80, [])
 IDENTITY = [(b"x-user-id", b"u1"), (b"x-user-roles", b"a,b")]
+IDENTITY_LINES = b"x-user-id: u1\r\nx-user-roles: a,b\r\n"
 RULES = RequestHeaders(stripped={b"x-user-id", b"x-user-roles", b"x-user-email"})
 
 
 def _build(headers: list[Header], rules: RequestHeaders = RULES, trusted: bool = False) -> list[Header]:
-    return rules.build(headers, IDENTITY, PROXY if trusted else STRANGER, b"0123456789abcdef0123456789abcdef")
+    return _fields(rules.build(headers, IDENTITY_LINES, PROXY if trusted else STRANGER, b"0123456789abcdef" * 2))
+
+
+def _fields(built: tuple[list[Header], bytes]) -> list[Header]:
+    passed, ours = built
+    assert ours.endswith(b"\r\n")
+    return passed + [(name, value) for name, value in (line.split(b": ", 1) for line in ours.split(b"\r\n")[:-1])]
 
 
 def _values(headers: list[Header], name: bytes) -> list[bytes]:
@@ -130,7 +139,7 @@ def test_a_cookie_is_removed_and_the_others_stay_as_they_are(value: bytes, left:
 
 def test_via_is_appended() -> None:
     """Each gateway adds itself after those before it, with the protocol version it was spoken to in."""
-    built = RULES.build([(b"via", b"1.1 other")], [], STRANGER, b"r", "1.0")
+    built = _fields(RULES.build([(b"via", b"1.1 other")], b"", STRANGER, b"r", "1.0"))
     assert _values(built, b"via") == [b"1.1 other", b"1.0 gateway"]
 
 
@@ -284,3 +293,32 @@ def test_what_passes_passes_in_order(headers: list[Header]) -> None:
     """The client's part of the built head is a subsequence of what it sent."""
     rest = iter(headers)
     assert all(pair in rest for pair in _client_part(headers))
+
+
+_RESPONSE_FIELDS = st.sampled_from(
+    [
+        *(b"Content-Type: a/b", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"X:", b"X-Y:  spaced ", b"Via: 1.1 other"),
+        *(b"Date: Sun, 22 Nov 2026 00:00:00 GMT", b"Keep-Alive: timeout=5", b"X-Request-Id: theirs", b"Upgrade: h2c"),
+        *(b"Connection: close", b"Connection: Keep-Alive", b"Connection: x, Date, content-length", b"connection: via"),
+        *(b"Proxy-Connection: x", b"TE: trailers", b"Trailer: x", b"content-length-x: 1"),
+    ]
+)
+
+
+@given(
+    st.lists(_RESPONSE_FIELDS, max_size=8),
+    st.sampled_from([b"", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"]),
+    st.sampled_from([200, 204, 304, 404]),
+)
+def test_lines_and_pairs_of_a_response_agree(fields: list[bytes], framing: bytes, status: int) -> None:
+    """The lines that are sent in answer to a request say what the pairs say that a WebSocket's answer is made of."""
+    lines = b"".join(b"%b\r\n" % field for field in fields)
+    head = parse_head(b"HTTP/1.1 %d X\r\n%b%b\r\n" % (status, framing, lines), False)
+    assert head is not None
+    sent = response_lines(head, b"id")
+    pairs = [pair for pair in response_headers(head.headers, status, b"id") if pair[0] != b"transfer-encoding"]
+    dated = [pair for pair in pairs if pair[0] == b"date"]
+    # Only the place of a Date of our own may differ, and the second that it tells.
+    assert [pair for pair in sent if pair[0] != b"date"] == [pair for pair in pairs if pair[0] != b"date"]
+    assert len([pair for pair in sent if pair[0] == b"date"]) == len(dated) > 0
+    assert sent.length == (5 if b"Content-Length" in framing and status != 204 else -1)

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.response import (
+    _KNOWN_FIELDS,
+    _KNOWN_STATUSES,
+    _LINES,
     CHUNKED,
     MAX_HEADERS,
     MAX_TRAILER_BYTES,
@@ -124,6 +127,18 @@ def test_fields_keep_order_duplicates_and_bytes() -> None:
         (b"set-cookie", b"b=2"),
         (b"content-length", b"0"),
     ]
+
+
+def test_what_is_remembered_of_heads_is_bounded() -> None:
+    """Lines that never come again do not gather, and a line means the same before and after it was forgotten."""
+    for number in range(5 * _KNOWN_FIELDS):
+        parsed = parse_head(_head(b"Server: s", b"ETag: %d" % number, status=b"HTTP/1.1 200 OK%d" % number), False)
+        assert parsed is not None
+        assert parsed.headers == [(b"server", b"s"), (b"etag", b"%d" % number)]
+    assert parse_head(_head(b"A: " + b"x" * 300), False) is not None
+    assert len(_LINES.fields) <= _KNOWN_FIELDS
+    assert len(_LINES.statuses) <= _KNOWN_STATUSES
+    assert b"A: " + b"x" * 300 not in _LINES.fields
 
 
 def _feed(pieces: list[bytes]) -> tuple[bytes, ChunkedBody]:
