@@ -9,8 +9,7 @@
 
 Both cookies are `__Host-`, HttpOnly, Secure and SameSite; they are sent to this host only, and the gateway passes
 neither on. The access token's cookie ends with the token, so its absence is what starts a refresh. Pages that ask in
-parallel
- refresh with the same token and get the same successor.
+parallel refresh with the same token and get the same successor.
 """
 
 from __future__ import annotations
