@@ -34,7 +34,7 @@ One YAML file says which routes go where."""
 
 _FIRST_STEPS = """\
 first steps:
-  gateway demo                  see it work: a backend, an issuer and three curls to paste
+  gateway demo                  see it work: a backend, an issuer and curls to paste
   gateway check                 is config/gateway.yaml right? every problem, with its line
   gateway serve                 run it
   gateway COMMAND --help        what a command does, with examples"""
@@ -267,7 +267,7 @@ def _add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        "start a backend, a throwaway issuer and the gateway on this machine, and print three curls to paste",
+        "start a backend and the gateway with its own issuer on this machine, and print curls to paste",
         reads=False,
     )
     parser.add_argument("--port", type=int, default=8080, help="the gateway's port (8080; a free one if taken)")
