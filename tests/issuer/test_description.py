@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -42,8 +44,9 @@ def _call_everything(base: str) -> set[tuple[str, str]]:
     account = {"username": "alice", "password": PASSWORD}
     tokens = requests.post(f"{base}/auth/register", json=account, timeout=10).json()
     schema = schemathesis.openapi.from_url(f"{base}/auth/openapi.json")
-    called = set()
+    called: set[tuple[str, str]] = set()
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         called.add((operation.path, operation.method))
         if operation.path.endswith(("/logout", "/logout-all", "/me/delete")):
@@ -55,10 +58,10 @@ def _call_everything(base: str) -> set[tuple[str, str]]:
     return called
 
 
-def _calling(token: str) -> Callable[[schemathesis.Case], None]:
+def _calling(token: str) -> Callable[[schemathesis.Case[Any]], None]:
     """One request and its checks; the token is for endpoints that a user calls."""
 
-    def call(case: schemathesis.Case) -> None:
+    def call(case: schemathesis.Case[Any]) -> None:
         is_for_clients = case.path.endswith(("/token", "/revoke", "/introspect"))
         headers = {} if is_for_clients else {"authorization": f"Bearer {token}"}
         case.call_and_validate(headers=headers, checks=_CHECKS, timeout=10, allow_redirects=False)
