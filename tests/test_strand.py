@@ -269,7 +269,7 @@ async def test_cancelled_by_itself() -> None:
             scene.told.append("left")
 
     for wait in (bell.wait, _on_event, lambda: asyncio.sleep(0)):
-        await scene.outside(lambda wait=wait: scene.strand(work(wait)).start())
+        await scene.outside(scene.strand(work(wait)).start)
         await asyncio.gather(*scene.strands)
     assert scene.told == ["goes on", "left"] * 3
 
@@ -292,7 +292,7 @@ async def test_strange_awaitables_are_refused() -> None:
             yield "something"
 
     async def work() -> None:
-        await Strange()  # type: ignore[misc]
+        await Strange()
 
     scene = Scene()
     await scene.outside(lambda: scene.strand(work()).start())

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_PIPELINED = 32  # heads that may wait behind an unfinished response; who sends more is answered these and closed
 
+DIRECT_BYTES = 64 * 1024  # of a body that are still to come: from here on a new parser costs less than the copies
+
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -71,9 +73,11 @@ class HardenedProtocol(ClientConnection):
     """A client connection as the event loop makes it."""
 
     __slots__ = (
+        "_body_left",
         "_fields",
         "_fresh",
         "_head_read",
+        "_is_direct",
         "_parser",
         "_plain",
         "_replaying",
@@ -100,12 +104,17 @@ class HardenedProtocol(ClientConnection):
         self._fresh = True  # whether they began with the message being read
         self._head_read = 0  # bytes of an incomplete head before them
         self._silent = 0  # bytes since the last piece of a body: chunk extensions, trailers
+        self._body_left = 0  # of a body of known length; else 0 or less
+        self._is_direct = False  # the rest of the body goes past the parser
         self._replaying = False  # a head is fed a second time, to read the body behind an Upgrade
         self._starting: Strand | None = None  # of a request whose head has just been read
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what it may keep before it calls back."""
         if self._phase == DEAF:
+            return
+        if self._is_direct or (self._body_left > DIRECT_BYTES and self._phase == BODY):
+            self._read_directly(data)
             return
         self._size = size = len(data)
         self._fresh = True
@@ -126,6 +135,23 @@ class HardenedProtocol(ClientConnection):
             # Not in the parser's callback: before this returns, the request may be answered and the connection closed.
             strand, self._starting = self._starting, None
             strand.start()
+
+    def _read_directly(self, data: bytes) -> None:
+        """Hand on the rest of a long body of known length as it is; the parser would copy each piece of it.
+
+        The parser does not know of it, so what follows the body is read by a new one.
+        """
+        self._is_direct = True
+        left = self._body_left
+        if len(data) < left:
+            self.on_body(data)
+            return
+        self._is_direct = False
+        self._parser = httptools.HttpRequestParser(self)
+        self.on_body(data[:left])
+        self.on_message_complete()
+        if len(data) > left:
+            self.data_received(data[left:])
 
     def _parse_failed(self, exc: httptools.HttpParserError) -> None:
         cause = exc.__context__
@@ -233,6 +259,8 @@ class HardenedProtocol(ClientConnection):
             cycle = Cycle(self, scope, keep_alive, framing.expects_continue)
         self._incoming = cycle
         self._phase = BODY
+        # After the last request of a connection, the parser must see that nothing follows.
+        self._body_left = framing.length if cycle.keep_alive else 0
         self._silent = 0
         self._discarding = -1
         if self._active is None:
@@ -267,6 +295,7 @@ class HardenedProtocol(ClientConnection):
         """A piece of the body, chunk framing removed."""
         self._since = self.listener.tick
         self._silent = 0
+        self._body_left -= len(body)
         cycle = self._incoming
         if cycle is None:
             return

@@ -150,8 +150,8 @@ def keep_what_start_made() -> None:
     """Take everything that exists out of the cyclic collector's sight, for good.
 
     Modules, classes, configuration and routes live as long as the process. Looking at all of them in every full
-    collection would hold up the requests of that moment for tens of milliseconds. What requests leave behind is freed by
-    counting references; the collector is for the rare cycle, and looks the more seldom the more connections are open.
+    collection would hold up the requests of that moment for tens of milliseconds. What requests leave behind is freed
+    by counting references; the collector is for the rare cycle, and may look less often than it does by itself.
     """
     gc.collect()
     gc.freeze()

@@ -270,6 +270,35 @@ async def test_a_head_behind_a_large_body_is_not_charged_for_it() -> None:
     assert [answer.status for answer in (first, second) if answer] == [200, 200]
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("step", [50_000, 300_000, 2_000_000])
+@pytest.mark.parametrize("fields", [(), (b"Connection: close",), (b"Upgrade: other", b"Connection: upgrade")])
+async def test_long_bodies_end_where_they_say(step: int, fields: tuple[bytes, ...]) -> None:
+    """A body that goes past the parser is the same in whatever pieces it comes, and so is what stands behind it."""
+    application = Echo()
+    body = bytes(range(256)) * 2_500
+    sent = _post(b"Content-Length: 640000", *fields, body=body)
+    sent += _post(b"Content-Length: 640000", body=body[::-1]) + _get(_H, target=b"/last")
+    closes = b"Connection: close" in fields
+    async with edge(application) as server, server.client() as client:
+        answers = []
+        sending = asyncio.create_task(_send_in_steps(client, sent, step))
+        for _ in range(1 if closes else 3):
+            answers.append(await client.answer())
+        sending.cancel()
+        await asyncio.wait([sending])
+        if closes:
+            assert await client.is_closed()
+    assert [answer.status for answer in answers if answer] == [200] * len(answers)
+    assert application.bodies == [body, body[::-1], b""][: len(answers)]
+
+
+async def _send_in_steps(client: Any, sent: bytes, step: int) -> None:
+    for start in range(0, len(sent), step):
+        await client.send(sent[start : start + step])
+        await asyncio.sleep(0)
+
+
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
