@@ -22,7 +22,7 @@ help: ## list the targets
 $(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: pyproject.toml constraints/build.txt constraints/%.txt tools/prepare
 	@tools/prepare venv $*
 
-demo: $(VENV)/.stamp-run ## a backend, a throwaway issuer and the gateway, with three curls to paste
+demo: $(VENV)/.stamp-run ## a backend and the gateway with its own issuer, with curls to paste
 	@$(BIN)/gateway demo
 
 test: $(VENV)/.stamp-dev ## every test but the soak tests, in random order, against a real Redis

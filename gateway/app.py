@@ -25,6 +25,7 @@ from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from gateway.denylist.strict import StrictCheck
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.issuing import Issuing
 from gateway.live import LiveConnections
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
@@ -73,13 +74,16 @@ class App:
         self._strict = StrictCheck(self._store) if self._store is not None else None
         self._intake = Intake(self._store) if self._store is not None else None
         self._live = LiveConnections(self._replica)
+        peers = Peers(config.server.trusted_proxies)
+        self._issuing = Issuing(config, self._store, peers, self.record) if config.issuer is not None else None
         self._around = Surroundings(
             self._replica,
-            Peers(config.server.trusted_proxies),
+            peers,
             self.record,
             strict=self._strict,
             intake=self._intake,
             live=self._live,
+            own_keys=self._issuing.keys if self._issuing is not None else {},
         )
         self.current: Generation = build(config, self._around, None)
         self._retiring: list[Generation] = []  # replaced, and still with requests
@@ -107,6 +111,11 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request, through the generation that is current when it comes in and no other."""
+        if self._issuing is not None:
+            admitted = await self._issuing.admit(scope, receive, send)
+            if admitted is None:
+                return
+            scope, send = admitted
         generation = self.current
         generation.in_flight += 1
         try:
@@ -129,7 +138,9 @@ class App:
         """Everything beside the requests, from the first key to the last log line."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for part in (self._store, self._access_log, self._loop_monitor, self._live, self._scrape, self._watch):
+            issuer = self._issuing.issuer if self._issuing is not None else None
+            beside = (self._access_log, self._loop_monitor, self._live, self._scrape, self._watch)
+            for part in (self._store, issuer, *beside):
                 if part is not None:
                     self.start(part)
             await self._warm_up()
@@ -154,6 +165,8 @@ class App:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         self._running.clear()
         await asyncio.gather(*(upstream.close(0) for upstream in self.current.upstreams.values()))
+        if self._issuing is not None:
+            await self._issuing.issuer.close()
         if self._store is not None:
             await self._store.close()
         self._tasks = None
@@ -189,6 +202,8 @@ class App:
         probes: dict[str, Probe] = {f"keys of {name}": keys.health for name, keys in self.current.keys.items()}
         if self._replica is not None:
             probes["denylist"] = self._replica.health
+        if self._issuing is not None:
+            probes["issuer"] = self._issuing.issuer.health
         return probes
 
     def _sources(self) -> list[Sampled]:
@@ -197,6 +212,8 @@ class App:
         found.append(self._live)
         if self._replica is not None:
             found.append(self._replica)
+        if self._issuing is not None:
+            found.append(self._issuing.issuer)
         if self._strict is not None:
             found.append(self._strict)
         if self._intake is not None:
@@ -238,7 +255,7 @@ class App:
         changed = [name for name in STATIC_SECTIONS if getattr(config, name) != getattr(self._static, name)]
         if changed:
             logger.warning("changes to %s need a restart and are not in force", ", ".join(changed))
-        return config.model_copy(update={name: getattr(self._static, name) for name in STATIC_SECTIONS})
+        return config.with_static_half_of(self._static)
 
     def _swap(self, generation: Generation) -> None:
         assert self._tasks is not None

@@ -1,4 +1,5 @@
-"""The command `gateway`: serve · check · routes · explain · revoke · denylist · demo · schema.
+"""The command `gateway`: serve · check · routes · explain · revoke · denylist · users · keys · demo ·
+schema.
 
 Exit status: 0 done; 1 failed while running (for `explain`: the request is refused); 2 bad usage or configuration.
 Each command is one function of its parsed arguments; what it needs is imported when it runs, so `check` stays quick.
@@ -33,7 +34,7 @@ One YAML file says which routes go where."""
 
 _FIRST_STEPS = """\
 first steps:
-  gateway demo                  see it work: a backend, an issuer and three curls to paste
+  gateway demo                  see it work: a backend, an issuer and curls to paste
   gateway check                 is config/gateway.yaml right? every problem, with its line
   gateway serve                 run it
   gateway COMMAND --help        what a command does, with examples"""
@@ -79,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_revoke(commands)
     _add_denylist(commands)
+    _add_users(commands)
+    _add_keys(commands)
     _add_demo(commands)
     _add_schema(commands)
     _add_echo(commands)
@@ -216,12 +219,55 @@ def _add_denylist(commands: Any) -> None:
     _add_word(removal)
 
 
+def _add_users(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "users",
+        _users,
+        "look after the accounts of the built-in issuer",
+        examples=(
+            "  gateway users list                       one JSON object a line\n"
+            "  gateway users add alice admin ops        with roles; asks for a password, or reads it\n"
+            "  gateway users add bob@example.org --generate-password\n"
+            "  gateway users password alice             ends every session\n"
+            "  gateway users roles alice dev            replaces the roles\n"
+            "  gateway users claim alice tenant 7       in tokens if `issuer.claims` names it\n"
+            "  gateway users disable alice              ends every session; `enable` lets her in again\n"
+            "  gateway users logout alice\n"
+            "  gateway users export alice > alice.json\n"
+            "  gateway users delete alice"
+        ),
+    )
+    actions = ("list", "add", "password", "roles", "claim", "disable", "enable", "logout", "delete", "export")
+    parser.add_argument("action", choices=actions, help="what to do")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="user name, e-mail address or id")
+    parser.add_argument("value", metavar="VALUE", nargs="*", help="roles; or a claim and its value (JSON or text)")
+    parser.add_argument("--email", metavar="ADDRESS", help="for `add`: the e-mail address beside a user name")
+    parser.add_argument("--generate-password", action="store_true", help="for `add` and `password`: make one, print it")
+
+
+def _add_keys(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "keys",
+        _keys,
+        "look after the signing keys of the built-in issuer",
+        examples=(
+            "  gateway keys list            one JSON object a line\n"
+            "  gateway keys rotate          a new key, announced before it signs\n"
+            "  gateway keys rotate --now    when a key may have leaked; then `gateway revoke key own KID`"
+        ),
+    )
+    parser.add_argument("action", choices=("list", "rotate"), help="what to do")
+    parser.add_argument("--now", action="store_true", help="for `rotate`: sign with it at once")
+
+
 def _add_demo(commands: Any) -> None:
     parser = _command(
         commands,
         "demo",
         _demo,
-        "start a backend, a throwaway issuer and the gateway on this machine, and print three curls to paste",
+        "start a backend and the gateway with its own issuer on this machine, and print curls to paste",
         reads=False,
     )
     parser.add_argument("--port", type=int, default=8080, help="the gateway's port (8080; a free one if taken)")
@@ -475,6 +521,35 @@ def _remove(args: argparse.Namespace) -> int:
         return FAILED
     _print_removal(args, was_there)
     return DONE if was_there else FAILED
+
+
+def _users(args: argparse.Namespace) -> int:
+    from gateway.housekeeping import users_task
+
+    return _keep_house(args, users_task)
+
+
+def _keys(args: argparse.Namespace) -> int:
+    from gateway.housekeeping import keys_task
+
+    return _keep_house(args, keys_task)
+
+
+def _keep_house(args: argparse.Namespace, make_task: Callable[[argparse.Namespace], Any]) -> int:
+    from gateway.housekeeping import HousekeepingFailed, at_issuer, render
+
+    config = _load(args)
+    if config is None:
+        return USAGE
+    try:
+        print(render(asyncio.run(at_issuer(config, make_task(args)))))
+    except ValueError as exc:
+        _say(f"gateway {args.command}: {exc}")
+        return USAGE
+    except HousekeepingFailed as exc:
+        _say(f"gateway {args.command}: {exc}")
+        return FAILED
+    return DONE
 
 
 def _demo(args: argparse.Namespace) -> int:

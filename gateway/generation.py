@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import schema
@@ -57,6 +57,7 @@ class Surroundings:
     strict: StrictCheck | None = None
     intake: Intake | None = None
     live: LiveConnections | None = None  # None: nothing that lasts is ended
+    own_keys: Mapping[str, KeySource] = field(default_factory=dict)  # of issuers that run in this process
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +117,10 @@ async def _load(source: KeySource, alg: str) -> None:
 
 def build(config: schema.Config, around: Surroundings, previous: Generation | None) -> Generation:
     """A generation for `config`, with what `previous` can lend. Raises `UnusableConfig`; starts nothing."""
-    keys = {name: _key_source(name, issuer, previous) for name, issuer in config.issuers.items()}
+    keys = {
+        name: around.own_keys.get(name) or _key_source(name, issuer, previous)
+        for name, issuer in config.issuers.items()
+    }
     upstreams = {name: _upstream(name, upstream, previous) for name, upstream in config.upstreams.items()}
     verifier = _verifier(config, keys, previous)
     # Rendered headers are remembered per token and per this object, so an unchanged section keeps it.

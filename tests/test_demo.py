@@ -28,24 +28,26 @@ def _demo(folder: Path, *argv: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_demo_refuses_serves_and_refuses_again(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """401 without a token; 200 with one, with an identity that the client did not choose; 401 once logged out."""
+def test_the_demo_tells_its_story(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Refused, registered, let through with an identity the client did not choose, refreshed, logged out, refused."""
     port = free_port()
     with _demo(tmp_path, "--once", "--port", str(port)) as demo:
         out, err = demo.communicate(timeout=90)
     assert demo.returncode == 0, out + err
     assert f"curl -i http://127.0.0.1:{port}/api/hello" in out
-    first, second, third = re.split(r"^--- \d: ", out, flags=re.MULTILINE)[1:]
-    assert (first[:3], json.loads(first[3:])["code"]) == ("401", "token_missing")
-    assert second[:3] == "200"
-    seen = [line for line in json.loads(second[3:])["headers"] if line.startswith(("x-user", "authorization"))]
-    assert seen == ["x-user-id: alice", "x-user-email: alice@example.com", "x-user-roles: reader,writer"]
-    assert (third[:3], json.loads(third[3:])["code"]) == ("401", "token_revoked")
+    parts = re.split(r"^--- \d: ", out, flags=re.MULTILINE)[1:]
+    assert [part[:3] for part in parts] == ["401", "201", "200", "200", "204", "401"]
+    assert json.loads(parts[0][3:])["code"] == "token_missing"
+    seen = dict(line.split(": ", 1) for line in json.loads(parts[2][3:])["headers"])
+    assert (seen["x-user-name"], seen["x-user-email"]) == ("alice", "alice@example.com")
+    assert re.fullmatch(r"[0-9a-f]{32}", seen["x-user-id"])
+    assert "authorization" not in seen
+    assert json.loads(parts[5][3:])["code"] == "token_revoked"
     assert list(tmp_path.glob("gateway-demo-*")) == []
 
 
 def test_the_curls_work_as_pasted(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """The printed commands, run by a shell while the demo stands, give 401, 200, and 401 after the log-out."""
+    """The printed commands, run by a shell while the demo stands, are answered as the text beside them says."""
     with _demo(tmp_path, "--port", str(free_port())) as demo:
         assert demo.stdout is not None
         lines: list[str] = []
@@ -53,16 +55,16 @@ def test_the_curls_work_as_pasted(tmp_path: Path, free_port: Callable[[], int]) 
             lines.append(line)
             if line.startswith("Ctrl-C"):
                 break
-        pasted = [line for line in lines if line.startswith(("curl ", "TOKEN="))]
-        assert sum(line.startswith("curl ") for line in pasted) == 4
+        pasted = [line for line in lines if re.match(r"curl |[A-Z]+=\$\(", line)]
+        assert sum("curl " in line for line in pasted) == 8
         script = "".join(pasted).replace("curl ", "curl -sS --noproxy '*' ")
         # A person is slower than the milliseconds that a revocation takes.
         script = re.sub(r"(/logout .*\n)", r"\1sleep 0.5\n", script)
         answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30, check=True).stdout
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=30)
-    assert re.findall(r"^HTTP/1.1 (\d+)", answer, flags=re.MULTILINE) == ["401", "200", "401"]
-    assert '"x-user-id: alice"' in answer
+    assert re.findall(r"^HTTP/1.1 (\d+)", answer, flags=re.MULTILINE) == ["401", "201", "200", "200", "204", "401"]
+    assert answer.count('"x-user-name: alice"') == 2
     assert "root" not in answer
     assert demo.returncode == 0
     assert list(tmp_path.glob("gateway-demo-*")) == []

@@ -92,7 +92,7 @@ def test_every_yaml_example_is_a_valid_file_or_part_of_one(block: Block, tmp_pat
     """A reader may copy it."""
     written: dict[str, Any] = yaml.safe_load(block.text)
     merged = written if "issuers" in written and "routes" in written else {**yaml.safe_load(_WHOLE), **written}
-    for name in ("internal-ca.pem", "partner.secret"):
+    for name in ("internal-ca.pem", "partner.secret", "webhook.secret", "issuer.key"):
         (tmp_path / name).write_text("x" * 64)
     (tmp_path / "fragment.yaml").write_text(block.text)
     (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(merged))
@@ -158,18 +158,22 @@ def test_the_readme_does_what_it_says(tmp_path: Path, free_port: Callable[[], in
             printed += line
             if line.startswith("Ctrl-C"):
                 break
-        addresses = dict(re.findall(r"^  (gateway|backend|issuer) +http://(\S+)", printed, flags=re.MULTILINE))
-        usual = {"gateway": "127.0.0.1:8080", "backend": "127.0.0.1:9001", "issuer": "127.0.0.1:9002"}
-        token = re.search(r"^TOKEN=(\S+)$", printed, flags=re.MULTILINE)
-        assert token is not None
+        addresses = dict(re.findall(r"^  (gateway|backend) +http://(\S+)", printed, flags=re.MULTILINE))
+        usual = {"gateway": "127.0.0.1:8080", "backend": "127.0.0.1:9001"}
         try:
             for block in _blocks("console"):
                 if block.page.name == "README.md":
                     for typed, expected in _conversation(block):
-                        assert typed in printed.replace(addresses["gateway"], usual["gateway"]).replace(
-                            addresses["issuer"], usual["issuer"]
-                        ), "the demo prints other commands than the README shows"
-                        _paste(typed, expected, addresses, usual, {**environ, "TOKEN": token[1]}, tmp_path)
+                        shown = printed.replace(addresses["gateway"], usual["gateway"])
+                        assert typed in shown, "the demo prints other commands than the README shows"
+                        if assignment := re.match(r"([A-Z]+)=\$\(", typed):
+                            here = typed.replace(usual["gateway"], addresses["gateway"])
+                            echo = f'{here}; printf %s "${assignment[1]}"'
+                            command = ["bash", "-c", echo.replace("curl ", "curl --noproxy '*' ")]
+                            told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30)
+                            environ[assignment[1]] = told.stdout
+                        else:
+                            _paste(typed, expected, addresses, usual, environ, tmp_path)
         finally:
             demo.terminate()
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.document import Document
 from gateway.config.document import Path as Place
+from gateway.config.issuance import Issuance
 from gateway.config.schema import Admin, Denylist, Identity, Issuer, Route, Server, Upstream
 from gateway.config.values import is_loopback_host, listen_port
 from gateway.denylist.address import parse_redis
@@ -32,7 +33,8 @@ class Parts:
     denylist: Denylist | None
     has_denylist: bool
     identity: Identity | None
-    issuers: dict[str, Issuer | None]
+    issuer: Issuance | None
+    issuers: dict[str, Issuer | None]  # without the built-in one
     upstreams: dict[str, Upstream | None]
     routes: Sequence[Route | None]
     written_routes: Sequence[Any]  # as they stand in the file, valid or not
@@ -73,9 +75,10 @@ def _references(parts: Parts) -> Iterator[Finding]:
             yield Finding(("routes", index, "upstream"), f"no upstream is called `{name}`", hint)
         auth = route.get("auth")
         names = auth.get("issuers") if isinstance(auth, dict) else None
+        known = {*parts.issuers, *([parts.issuer.name] if parts.issuer is not None else [])}
         for position, name in enumerate(names if isinstance(names, list) else ()):
-            if isinstance(name, str) and name not in parts.issuers:
-                hint = suggestion(name, parts.issuers) or "add it under `issuers`"
+            if isinstance(name, str) and name not in known:
+                hint = suggestion(name, known) or "add it under `issuers`"
                 yield Finding(("routes", index, "auth", "issuers", position), f"no issuer is called `{name}`", hint)
 
 
@@ -147,7 +150,7 @@ def _authentication(parts: Parts) -> Iterator[Finding]:
             if route.credentials is not None:
                 message = "no token is looked at on this route, so these credentials are never read"
                 yield Finding(("routes", index, "credentials"), message, severity="warning", on="key")
-        elif not parts.issuers:
+        elif not parts.issuers and not parts.document.stands(("issuer",)):
             message = f"route `{route.name}` checks tokens, but the file has no issuers"
             yield Finding(("routes", index), message, "add one under `issuers`, or write `auth: none`", on="key")
 
@@ -175,6 +178,52 @@ def _issuers(parts: Parts) -> Iterator[Finding]:
 def _is_clear_text(url: str) -> bool:
     parsed = urlsplit(url)
     return parsed.scheme == "http" and not is_loopback_host(parsed.hostname or "")
+
+
+def _own_issuer(parts: Parts) -> Iterator[Finding]:
+    """The built-in issuer beside what else the file says."""
+    own = parts.issuer
+    if own is None:
+        return
+    if own.name in parts.issuers:
+        message = f"the built-in issuer is called `{own.name}` too, and is trusted without an entry here"
+        yield Finding(("issuers", own.name), message, "remove this entry, or rename one of them", on="key")
+    for name, issuer in parts.issuers.items():
+        if issuer is not None and issuer.issuer == own.url and name != own.name:
+            message = "the built-in issuer has the same `iss`: a token would belong to both"
+            yield Finding(("issuers", name, "issuer"), message)
+    if _is_clear_text(own.url):
+        message = "passwords and tokens over plain http can be read by whoever is on the way"
+        yield Finding(("issuer", "url"), message, "use https", severity="warning")
+    if not 300 <= own.access_token <= 900:
+        message = "shorter than 5 minutes costs refreshes, longer than 15 leaves revocation to the denylist alone"
+        yield Finding(("issuer", "access_token"), message, severity="warning")
+    if own.registration == "open":
+        message = "whoever registers learns whether a name is taken"
+        yield Finding(("issuer", "registration"), message, "`verified` tells strangers nothing", severity="warning")
+    if own.signing.encryption_key is None:
+        message = "private keys are not encrypted: whoever reads the store can sign tokens"
+        yield Finding(("issuer",), message, "add `signing: {encryption_key: …}`", severity="warning", on="key")
+    for at in _own_secrets(own):
+        if at in parts.document.literal:
+            message = "a secret written into the file is read by everyone who reads the file"
+            yield Finding(at, message, "write ${NAME} or {file: path}", severity="warning")
+    if own.store.startswith("sqlite://"):
+        folder = Path(own.store.removeprefix("sqlite://")).parent
+        if not folder.is_dir():
+            yield Finding(("issuer", "store"), f"the folder {folder} does not exist here", severity="warning")
+    for index, route in _mappings(parts.written_routes):
+        path = route.get("path")
+        if isinstance(path, str) and (path + "/").startswith(own.path + "/"):
+            message = f"below {own.path} stands the built-in issuer: this route gets no requests"
+            yield Finding(("routes", index, "path"), message, "use another path, or move `issuer.path`")
+
+
+def _own_secrets(own: Issuance) -> Iterator[Place]:
+    yield ("issuer", "signing", "encryption_key")
+    yield ("issuer", "webhook", "secret")
+    for name in own.clients:
+        yield ("issuer", "clients", name, "secret")
 
 
 def _query_credentials(parts: Parts) -> Iterator[Finding]:
@@ -225,7 +274,7 @@ def _addresses(parts: Parts) -> Iterator[Finding]:
 
 def _denylist(parts: Parts) -> Iterator[Finding]:
     if parts.denylist is None:
-        if not parts.has_denylist and parts.issuers:
+        if not parts.has_denylist and (parts.issuers or parts.issuer is not None):
             message = "no denylist: a token stays valid until it expires, whatever happens"
             yield Finding((), message, "add `denylist`, for example {store: redis://…}", severity="warning")
         return
@@ -297,6 +346,7 @@ _CHECKS: tuple[Callable[[Parts], Iterator[Finding]], ...] = (
     _patterns,
     _authentication,
     _issuers,
+    _own_issuer,
     _query_credentials,
     _upstreams,
     _addresses,

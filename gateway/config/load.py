@@ -23,6 +23,7 @@ from gateway.config.checks import Finding, Parts, examine_parts
 from gateway.config.complaints import findings_of
 from gateway.config.document import Document
 from gateway.config.document import Path as Place
+from gateway.config.issuance import Issuance
 from gateway.config.problem import ConfigError, Problem
 from gateway.config.schema import SECRET_KEYS, Admin, Config, Denylist, Identity, Issuer, Route, Server, Upstream
 
@@ -126,7 +127,8 @@ def _whole(config: Config, document: Document) -> Parts:
         denylist=config.denylist,
         has_denylist=config.denylist is not None,
         identity=config.identity,
-        issuers=dict(config.issuers),
+        issuer=config.issuer,
+        issuers={name: config.issuers[name] for name in document.tree.get("issuers") or {}},
         upstreams=dict(config.upstreams),
         routes=config.routes,
         written_routes=document.tree["routes"],
@@ -152,6 +154,7 @@ def _parts(document: Document, base: Path) -> Parts:
         denylist=valid(Denylist, tree["denylist"]) if tree.get("denylist") is not None else None,
         has_denylist=tree.get("denylist") is not None,
         identity=valid(Identity, tree.get("identity", {})),
+        issuer=valid(Issuance, tree["issuer"]) if tree.get("issuer") is not None else None,
         issuers={name: valid(Issuer, value) for name, value in named("issuers").items()},
         upstreams={name: valid(Upstream, value) for name, value in named("upstreams").items()},
         routes=[valid(Route, value) for value in routes] if isinstance(routes, list) else [],

@@ -1,9 +1,10 @@
 """The YAML contract as frozen models: every key, its type, its default and why that default.
 
-Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`) is read once; a change needs a restart. The
-*dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say what a value may
-be on its own; what needs two places of the file at once (references, ties) is checked by `gateway.config.checks`. The
-JSON Schema for editors and the reference in the manual are generated from these models, descriptions included.
+Two halves. The *static* half (`server`, `admin`, `denylist`, `telemetry`, `issuer`) is read once; a change needs a
+restart. The *dynamic* half (`issuers`, `identity`, `upstreams`, `routes`) is swapped while running. Models only say
+what a value may be on its own; what needs two places of the file at once (references, ties) is checked by
+`gateway.config.checks`. The JSON Schema for editors and the reference in the manual are generated from these models,
+descriptions included.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import ipaddress
 import re
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretBytes, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretBytes, ValidationInfo, field_validator, model_validator
 
+from gateway.config.issuance import Issuance
 from gateway.config.quantities import Duration, Size
 from gateway.config.values import (
     FieldError,
@@ -21,6 +23,7 @@ from gateway.config.values import (
     FilePath,
     Listen,
     Method,
+    Model,
     Name,
     Origin,
     Password,
@@ -56,14 +59,8 @@ SecurityEvent = Literal[
 SECURITY_EVENTS: tuple[SecurityEvent, ...] = get_args(SecurityEvent)
 """Of CAEP 1.0 the first three, of RISC 1.0 the others."""
 
-SECRET_KEYS = frozenset({"secret", "store"})
+SECRET_KEYS = frozenset({"secret", "store", "encryption_key"})
 """Keys whose value is never shown and may be written `{file: path}`; `store` because its URL may hold a password."""
-
-
-class Model(BaseModel):
-    """Frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
 
 # --- static half ---------------------------------------------------------------------------------------------------
@@ -622,6 +619,9 @@ class Config(Model):
         default=None, description="Left out: nothing can be revoked, and start-up says so."
     )
     telemetry: Telemetry = Telemetry()
+    issuer: Issuance | None = Field(
+        default=None, description="The built-in issuer; left out: tokens come from elsewhere only."
+    )
     issuers: dict[Name, Issuer] = Field(
         default={}, description="Name → issuer; the name stands in the denylist's keys."
     )
@@ -631,6 +631,21 @@ class Config(Model):
         description="The most specific one wins, whatever the order; two that tie are an error.", min_length=1
     )
 
+    @model_validator(mode="after")
+    def _trust_own(self) -> Config:
+        if self.issuer is not None:
+            self.issuers[self.issuer.name] = Issuer.model_validate(self.issuer.as_trusted())
+        return self
 
-STATIC_SECTIONS = ("server", "admin", "denylist", "telemetry")
+    def with_static_half_of(self, other: Config) -> Config:
+        """These dynamic sections beside the other's static ones."""
+        issuers = {**self.issuers}
+        if self.issuer is not None:
+            del issuers[self.issuer.name]
+        if other.issuer is not None:
+            issuers[other.issuer.name] = other.issuers[other.issuer.name]
+        return self.model_copy(update={"issuers": issuers, **{name: getattr(other, name) for name in STATIC_SECTIONS}})
+
+
+STATIC_SECTIONS = ("server", "admin", "denylist", "telemetry", "issuer")
 DYNAMIC_SECTIONS = ("issuers", "identity", "upstreams", "routes")

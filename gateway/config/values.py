@@ -1,4 +1,4 @@
-"""Text with a grammar: names, addresses, header names, origins, scopes, and paths beside the YAML file."""
+"""Text with a grammar: names, addresses, header names, origins, scopes, paths beside the YAML file; and `Model`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretBytes, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretBytes, ValidationInfo
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that can stand in a Redis key, a metric label and a log line: letters, digits, `_ . -`; no colon."""
@@ -28,6 +28,12 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _PASSWORD_BYTES = 16  # 128 bits if it is random
 _LISTEN = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+class Model(BaseModel):
+    """Frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
 
 class FieldError(ValueError):

@@ -1,7 +1,7 @@
-"""`gateway demo`: a backend, a throwaway issuer and the gateway on this machine, to see it work before reading on.
+"""`gateway demo`: a backend and the gateway with its own issuer on this machine, to see it work before reading on.
 
-`stage` starts the three and takes them down, `echo` is the backend, `issuer` signs tokens with a key that lives as long
-as the demo. Everything stands on loopback and in a temporary folder; nothing is left behind.
+`stage` starts them and takes them down, `echo` is the backend, `mailbox` prints what would be sent as mail.
+Everything stands on loopback and in a temporary folder; nothing is left behind.
 """
 
 from gateway.demo.stage import run_demo

@@ -1,13 +1,14 @@
-"""Starts backend, issuer and gateway, prints what to paste, and takes everything down again.
+"""Starts backend and gateway, prints what to paste, and takes everything down again.
 
-The gateway is the real one: a process of its own that runs `gateway serve` on the YAML file printed below. Backend and
-issuer run in this process.
+The gateway is the real one: a process of its own that runs `gateway serve` on the YAML file printed below, with
+its built-in issuer. The backend runs in this process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import sys
@@ -19,13 +20,12 @@ from pathlib import Path
 
 import httpx2
 
-from gateway.config.load import load
-from gateway.config.schema import Config
 from gateway.demo.echo import SideServer, echo
-from gateway.demo.issuer import DemoIssuer
-from gateway.revoke import revoke
+from gateway.demo.mailbox import mailbox
 
 _HOST = "127.0.0.1"
+_ACCOUNT = {"username": "alice", "email": "alice@example.com", "password": "correct horse battery"}
+_LOGIN = {"username": "alice", "password": "correct horse battery"}
 _START_S = 20.0  # a process on a busy machine
 _TRIES = 3  # somebody may take a port between the look and the bind
 
@@ -38,17 +38,17 @@ denylist:
   store: sqlite://denylist.db            # embedded: no Redis needed on one machine
 telemetry:
   access_log: {{destination: access.log}}
-issuers:
-  demo:
-    issuer: http://{issuer}
-    jwks_uri: http://{issuer}/jwks.json
-    audience: [demo]
-    algorithms: [ES256]
+issuer:                                  # the built-in one; the gateway trusts it by itself
+  url: http://{gateway}/auth
+  store: sqlite://issuer.db
+  registration: open
+  claims: [username, email, roles]
+  webhook: {{url: "http://{mailbox}/"}}
 identity:
   headers:
     x-user-id: sub
+    x-user-name: username
     x-user-email: email
-    x-user-roles: roles
 upstreams:
   backend:
     endpoints: [http://{backend}]
@@ -73,13 +73,11 @@ class Stage:
 
     gateway: str
     backend: str
-    issuer: str
     folder: Path
-    token: str
 
 
 def run_demo(*, port: int, once: bool) -> int:
-    """Runs until Ctrl-C, or with `once` until the three requests are answered; the exit status."""
+    """Runs until Ctrl-C, or with `once` until the story is told; the exit status."""
     try:
         return asyncio.run(_demo(port, once))
     except _CannotStart as exc:
@@ -103,22 +101,15 @@ async def _demo(port: int, once: bool) -> int:
 
 @contextlib.asynccontextmanager
 async def _stage(port: int) -> AsyncIterator[Stage]:
-    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as name, _listener(9001) as back, _listener(9002) as iss:
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as name, _listener(9001) as back, _listener(0) as mail:
         folder = Path(name)
         file = folder / "gateway.yaml"
-        configs: list[Config] = []
-
-        async def log_out(token_id: str) -> None:
-            await revoke(configs[-1], "token", "demo", token_id, now=time.time(), ttl_s=3600.0)
-
-        issuer = DemoIssuer(f"http://{_address(iss)}", "demo", log_out)
-        async with _serving(echo, back), _serving(issuer.app, iss):
+        async with _serving(echo, back), _serving(mailbox, mail):
             for attempt in range(_TRIES):
                 # Any free port for admin: at the usual one another gateway's readiness could be taken for ours.
                 gateway, admin = f"{_HOST}:{_free(port)}", f"{_HOST}:{_free(0)}"
-                text = _YAML.format(gateway=gateway, admin=admin, backend=_address(back), issuer=_address(iss))
+                text = _YAML.format(gateway=gateway, admin=admin, backend=_address(back), mailbox=_address(mail))
                 file.write_text(text, encoding="utf-8")
-                configs.append(load(file))
                 process = await _start(file)
                 try:
                     await _until_ready(process, admin, folder)
@@ -128,7 +119,7 @@ async def _stage(port: int) -> AsyncIterator[Stage]:
                         raise
                     continue
                 try:
-                    yield Stage(gateway, _address(back), _address(iss), folder, issuer.token("alice"))
+                    yield Stage(gateway, _address(back), folder)
                 finally:
                     await _stop(process)
                 return
@@ -203,43 +194,64 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _welcome(stage: Stage) -> str:
-    url = f"http://{stage.gateway}/api/hello"
+    url, auth = f"http://{stage.gateway}/api/hello", f"http://{stage.gateway}/auth"
+    json_type = "-H 'Content-Type: application/json'"
+    taken_out = r"""echo "$ALICE" | sed 's/.*"%s": "\([^"]*\)".*/\1/'"""
+    take_token = f"TOKEN=$({taken_out % 'access_token'})"
     return f"""\
-A gateway, a backend that answers with the request it saw, and an issuer with a throwaway key:
+A gateway that issues its own tokens, and a backend that answers with the request it saw:
 
   gateway  http://{stage.gateway}   {stage.folder}/gateway.yaml
   backend  http://{stage.backend}
-  issuer   http://{stage.issuer}
 
 1. Nobody in particular: 401
 
 curl -i {url}
 
-2. Alice: 200, and the backend sees who she is. What the client says about itself is removed.
+2. Alice registers: 201
 
-TOKEN={stage.token}
+curl -i {auth}/register {json_type} -d '{json.dumps(_ACCOUNT)}'
+
+3. She logs in, and is let through: 200. The backend sees who she is; what the client says about itself is removed.
+
+ALICE=$(curl -s {auth}/login {json_type} -d '{json.dumps(_LOGIN)}')
+{take_token}
 curl -i {url} -H "Authorization: Bearer $TOKEN" -H "X-User-Id: root"
 
-3. Alice logs out; her token has an hour left, and is refused: 401
+4. Ten minutes later her app refreshes: 200 again
 
-curl -X POST http://{stage.issuer}/logout -H "Authorization: Bearer $TOKEN"
+REFRESH=$({taken_out % "refresh_token"})
+ALICE=$(curl -s {auth}/refresh {json_type} -d "{{\\"refresh_token\\": \\"$REFRESH\\"}}")
+{take_token}
+curl -i {url} -H "Authorization: Bearer $TOKEN"
+
+5. She logs out: 204. Her token has ten minutes left, and is refused: 401
+
+curl -i -X POST {auth}/logout -H "Authorization: Bearer $TOKEN"
 curl -i {url} -H "Authorization: Bearer $TOKEN"
 """
 
 
 async def _rehearse(stage: Stage) -> int:
-    """The three requests as the curls make them; 0 if each is answered as promised."""
-    url, bearer = f"http://{stage.gateway}/api/hello", {"authorization": f"Bearer {stage.token}"}
+    """The story as the curls tell it; 0 if each request is answered as promised."""
+    url, auth = f"http://{stage.gateway}/api/hello", f"http://{stage.gateway}/auth"
     async with httpx2.AsyncClient(trust_env=False, timeout=10.0) as client:
-        answers = [await client.get(url)]
-        answers.append(await client.get(url, headers={**bearer, "x-user-id": "root"}))
-        await client.post(f"http://{stage.issuer}/logout", headers=bearer)
-        # The gateway learns of it within milliseconds; a person is slower than that, this program is not.
+        answers = [await client.get(url), await client.post(f"{auth}/register", json=_ACCOUNT)]
+        tokens = (await client.post(f"{auth}/login", json=_LOGIN)).json()
+        answers.append(await client.get(url, headers={**_bearer(tokens), "x-user-id": "root"}))
+        tokens = (await client.post(f"{auth}/refresh", json={"refresh_token": tokens["refresh_token"]})).json()
+        answers.append(await client.get(url, headers=_bearer(tokens)))
+        answers.append(await client.post(f"{auth}/logout", headers=_bearer(tokens)))
+        # The denylist has it within milliseconds; a person is slower than that, this program is not.
         deadline = time.monotonic() + 5.0
-        answers.append(await client.get(url, headers=bearer))
+        answers.append(await client.get(url, headers=_bearer(tokens)))
         while answers[-1].status_code == 200 and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-            answers[-1] = await client.get(url, headers=bearer)
+            answers[-1] = await client.get(url, headers=_bearer(tokens))
     for number, answer in enumerate(answers, start=1):
         print(f"--- {number}: {answer.status_code}\n{answer.text}", flush=True)
-    return 0 if [answer.status_code for answer in answers] == [401, 200, 401] else 1
+    return 0 if [answer.status_code for answer in answers] == [401, 201, 200, 200, 204, 401] else 1
+
+
+def _bearer(tokens: dict[str, str]) -> dict[str, str]:
+    return {"authorization": f"Bearer {tokens['access_token']}"}

@@ -266,6 +266,14 @@ def build_key_source(
         origin = RemoteOrigin(
             issuer.issuer, issuer.jwks_uri, timeout_s=issuer.timeout, ca=issuer.ca, transport=transport
         )
+    longest_wait_s = FileOrigin.LOOK_EVERY_S if issuer.jwks_file is not None else _LONGEST_WAIT_S
+    return keep_fresh(name, origin, issuer, longest_wait_s=longest_wait_s, clock=clock)
+
+
+def keep_fresh(
+    name: str, origin: Origin, issuer: Issuer, *, longest_wait_s: float = 5.0, clock: Clock | None = None
+) -> KeySource:
+    """The keys of an origin, not loaded yet; `longest_wait_s` between attempts while it fails."""
     return RefreshedKeys(
         name,
         origin,
@@ -273,6 +281,6 @@ def build_key_source(
         refresh_s=issuer.refresh,
         cooldown_s=issuer.cooldown,
         timeout_s=issuer.timeout,
-        longest_wait_s=FileOrigin.LOOK_EVERY_S if issuer.jwks_file is not None else _LONGEST_WAIT_S,
+        longest_wait_s=longest_wait_s,
         clock=clock or Clock(),
     )

@@ -115,6 +115,15 @@ CATALOGUE: dict[str, Metric] = {
     ),
     "gateway_denylist_propagation_seconds": _histogram("From the writer's moment in the value to being in force."),
     "gateway_denylist_apply_seconds": _histogram("From the word of a change to its being in force."),
+    # the built-in issuer
+    "gateway_issuer_hashes_total": _counter("Passwords hashed or compared."),
+    "gateway_issuer_hashes_refused_total": _counter("Log-ins refused with 503: too many at once."),
+    "gateway_issuer_hashes_waiting": _gauge("Passwords being hashed, or waiting for it."),
+    "gateway_issuer_throttled_total": _counter("Attempts refused with 429: too many failures before."),
+    "gateway_issuer_reused_tokens_total": _counter("Sessions ended because an old refresh token came."),
+    "gateway_issuer_denials_total": _counter("Revocations handed to the denylist, by outcome.", "outcome"),
+    "gateway_issuer_denials_pending": _gauge("Revocations that the denylist has not taken yet.", merge="max"),
+    "gateway_issuer_messages_total": _counter("One-time tokens handed to the webhook, by outcome.", "outcome"),
     # upstreams
     "gateway_upstream_connections": _gauge("Open connections, by state (idle, busy).", *_ENDPOINT, "state"),
     "gateway_upstream_waiting": _gauge("Requests that wait for a connection.", *_ENDPOINT),

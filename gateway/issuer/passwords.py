@@ -1,0 +1,139 @@
+"""Passwords: which may be used, and argon2id in a few threads that never take the processor from the event loop.
+
+A hash takes a good part of a second and tens of megabytes, so at most `threads` run at once and at most `waiting` wait;
+beyond that the answer is 503 with `Retry-After`. Where the system allows it the threads run at low priority: proxied
+requests come first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from importlib.resources import files
+from typing import TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from gateway.config.issuance import Passwords
+from gateway.errors import Overloaded
+from gateway.issuer.refusals import WeakPassword
+
+SHORTEST, LONGEST = 8, 256  # characters after normalisation (NIST SP 800-63B §3.1.1.2)
+_NICE = 10
+T = TypeVar("T")
+
+
+def prepare(password: str) -> str:
+    """The password as hashed: NFKC, so that two keyboards give the same (RFC 8265 §4.2, with NFKC for NFC)."""
+    return unicodedata.normalize("NFKC", password)
+
+
+def check_strength(password: str, names: Iterable[str] = ()) -> str:
+    """The prepared password if it may be used; WeakPassword says why not. `names` are those of the account."""
+    prepared = prepare(password)
+    if len(prepared) < SHORTEST:
+        raise WeakPassword(f"It has fewer than {SHORTEST} characters.")
+    if len(prepared) > LONGEST:
+        raise WeakPassword(f"It has more than {LONGEST} characters.")
+    folded = prepared.casefold()
+    if folded in _commonest() or len(set(folded)) == 1:
+        raise WeakPassword("It is one of the commonest passwords.")
+    if folded in {name.casefold() for name in names if name}:
+        raise WeakPassword("It is the name of the account.")
+    return prepared
+
+
+@cache
+def _commonest() -> frozenset[str]:
+    text = files("gateway.issuer").joinpath("commonest_passwords.txt").read_text(encoding="utf-8")
+    return frozenset(line for line in text.splitlines() if line)
+
+
+class HashingPool:
+    """Computes argon2id in threads of its own; owns them and the count of those who wait."""
+
+    def __init__(self, config: Passwords) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=config.time_cost,
+            memory_cost=max(config.memory // 1024, 8 * config.parallelism),
+            parallelism=config.parallelism,
+            type=Type.ID,
+        )
+        self._threads = ThreadPoolExecutor(config.threads, "gateway-argon2", initializer=_give_way)
+        self._room = config.threads + config.waiting
+        self._taken = 0
+        self._lock = threading.Lock()
+        self.hashes = 0
+        self.refused = 0
+        self._decoy: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Hashes that run or wait."""
+        return self._taken
+
+    async def hash(self, prepared: str) -> str:
+        """The PHC string of a prepared password. Raises Overloaded."""
+        return await self._run(lambda: self._hasher.hash(prepared))
+
+    async def verify(self, password_hash: str | None, prepared: str) -> bool:
+        """Whether the password is the hashed one; for None as slow as for any, and never. Raises Overloaded."""
+        if password_hash is None:
+            decoy = await self._find_decoy()
+            await self._run(lambda: self._matches(decoy, prepared))
+            return False
+        return await self._run(lambda: self._matches(password_hash, prepared))
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Whether the configured cost is another than this hash's."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    async def prepare_decoy(self) -> None:
+        """Make the hash that stands in for accounts that do not exist; once, before the first log-in."""
+        await self._find_decoy()
+
+    async def _find_decoy(self) -> str:
+        if self._decoy is None:
+            self._decoy = await self.hash(secrets.token_urlsafe())
+        return self._decoy
+
+    def _matches(self, password_hash: str, prepared: str) -> bool:
+        try:
+            return self._hasher.verify(password_hash, prepared)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        with self._lock:
+            if self._taken >= self._room:
+                self.refused += 1
+                raise Overloaded("Too many log-ins at the moment; try again later.")
+            self._taken += 1
+            self.hashes += 1
+        future = self._threads.submit(work)
+        # Counted until the thread is free again, not until the caller goes away: a hash cannot be cancelled.
+        future.add_done_callback(self._leave)
+        return await asyncio.wrap_future(future)
+
+    def _leave(self, _: Future[T]) -> None:
+        with self._lock:
+            self._taken -= 1
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_way() -> None:
+    # On Linux a priority belongs to a thread; elsewhere it would slow the whole process, so it is left alone.
+    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

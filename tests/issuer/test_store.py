@@ -1,0 +1,77 @@
+"""The store: migrations give the tables, transactions exclude each other, failures are told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select, update
+
+from gateway.issuer.store import Database, StoreUnavailable
+from gateway.issuer.store.tables import metadata, throttles
+
+pytestmark = pytest.mark.asyncio
+
+
+def _difference(connection: Connection) -> list[Any]:
+    found: list[Any] = compare_metadata(
+        MigrationContext.configure(connection, opts={"version_table": "issuer_version"}), metadata
+    )
+    return found
+
+
+async def test_migrations_give_exactly_the_tables(database: Database) -> None:
+    """What the migrations build and what the code expects are the same."""
+    async with database.read() as connection:
+        assert await connection.run_sync(_difference) == []
+
+
+async def test_opening_again_changes_nothing(database: Database) -> None:
+    """Every gateway and every worker opens the store at its start."""
+    async with database.write() as connection:
+        await connection.execute(insert(throttles).values(key="a", failures=1, last_at=0.0, blocked_until=0.0))
+    await asyncio.gather(database.open(), database.open())
+    async with database.read() as connection:
+        assert (await connection.execute(select(throttles.c.failures))).scalar_one() == 1
+
+
+async def test_writers_see_each_others_changes(database: Database) -> None:
+    """Twenty read-and-add transactions at once lose nothing."""
+    async with database.write() as connection:
+        await connection.execute(insert(throttles).values(key="a", failures=0, last_at=0.0, blocked_until=0.0))
+
+    async def add_one() -> None:
+        async with database.write() as connection:
+            failures = (await connection.execute(select(throttles.c.failures).with_for_update())).scalar_one()
+            await connection.execute(update(throttles).values(failures=failures + 1))
+
+    await asyncio.gather(*(add_one() for _ in range(20)))
+    async with database.read() as connection:
+        assert (await connection.execute(select(throttles.c.failures))).scalar_one() == 20
+
+
+async def test_a_failed_block_leaves_nothing(database: Database) -> None:
+    """An exception inside a transaction takes everything back."""
+
+    async def fail() -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(throttles).values(key="a", failures=1, last_at=0.0, blocked_until=0.0))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with database.read() as connection:
+        assert (await connection.execute(select(throttles))).all() == []
+
+
+async def test_a_store_that_cannot_be_opened_says_so_without_its_address(tmp_path: Path) -> None:
+    """The reason is a kind of failure; paths and passwords stay out of it."""
+    database = Database(f"sqlite://{tmp_path}/nowhere/issuer.db")
+    with pytest.raises(StoreUnavailable) as raised:
+        await database.open()
+    assert "nowhere" not in str(raised.value)
+    await database.close()
