@@ -3,6 +3,7 @@
 Hypothesis runs without a deadline, because a busy machine is not a failing property.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,18 @@ from tests.redis_server import RedisServer
 
 settings.register_profile("gateway", deadline=None, print_blob=True)
 settings.load_profile("gateway")
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    """A command that configures the process's log leaves no handler behind that writes to a closed stream."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in list(root.handlers):
+        if handler not in before and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,11 @@ async def test_twenty_swaps_and_five_rotations_fail_no_request(
     await asyncio.gather(*(client.close() for client in clients))
 
 
+def says(gateway: GatewayProcess, since: int, *words: str) -> Callable[[], object]:
+    """Asks whether the log has all of these words since it had that many characters."""
+    return lambda: all(word in gateway.log[since:] for word in words)
+
+
 async def test_a_broken_file_changes_nothing_and_says_why(
     upstream: RecordingUpstream, issuer: TestIssuer, start_gateway: Start
 ) -> None:
@@ -143,10 +148,8 @@ async def test_a_broken_file_changes_nothing_and_says_why(
                 gateway.write(text)
                 gateway.signal(signal.SIGHUP)
                 await until(refused(gateway, count), f"{what}: not counted")
-                log = gateway.log[said:]
-                assert "ERROR gateway.app the changed configuration is not used" in log
-                assert f"{gateway.config_path}:" in log, what  # file:line:column
-                assert word in log, what
+                await until(says(gateway, said, f"{gateway.config_path}:", word), f"{what}: not said where")
+                await until(says(gateway, said, "ERROR gateway.app the changed configuration is not used"), what)
                 assert (await gateway.get("/swap/1")).status == 200
             assert (await gateway.admin("/health/ready")).status == 200
             gateway.config_path.unlink()

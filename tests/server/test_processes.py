@@ -253,7 +253,7 @@ def test_every_request_has_its_line(start: Start, tmp_path: Path, workers: int) 
 
 def test_a_worker_that_hangs_is_replaced(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that stopped turning serves nobody: the worker is killed and another one started."""
-    monkeypatch.setenv("TEST_HUNG_S", "1.5")
+    monkeypatch.setenv("TEST_HUNG_S", "4")  # a busy machine may hold up the healthy one for a second or two
     site = start(workers=2)
     until(lambda: len(site.pids()) == 2, "only one worker serves")
     old = site.pids()
