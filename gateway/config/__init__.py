@@ -2,7 +2,8 @@
 
     quantities   durations and sizes as people write them
     values       names, addresses, header names and paths: text with a grammar
-    schema       the models: every key, its type, its default
+    schema       the models, a module for each section: every key, its type, its default
+    issuance     those of the `issuer` section
     document     YAML text → plain values that know their line and column
     checks       what needs two places of the file at once: references, ties, files that must exist
     load         all of it in one run: a `Config`, or every problem with its place and its remedy

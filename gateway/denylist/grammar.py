@@ -27,7 +27,7 @@ BY_TIME: Final[frozenset[str]] = frozenset({"subject", "client", "issuer"})
 EVERYTHING: Final = float("inf")
 """The cutoff of a value that is not a moment: when unsure, refuse."""
 
-_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # as `gateway.config.schema.Name`
+_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # as `gateway.config.values.Name`
 _MOMENT = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 _LONGEST_IDENT = 4096
 
