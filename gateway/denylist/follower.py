@@ -20,12 +20,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any, Final
 
-from gateway.denylist.link import Link, LinkLost, Reply, ReplyError
+from gateway.denylist.history import Coverage
 from gateway.denylist.loading import Load, Rules
 from gateway.denylist.reading import BATCH, GONE, ReadElsewhere, Reading
 from gateway.denylist.replica import Replica
 from gateway.denylist.self_report import Evictions, ask, evicted_keys
-from gateway.denylist.slots import Coverage
+from gateway.redis.link import Link, LinkLost, Reply, ReplyError
 
 _HEARTBEAT_S: Final = 1.0
 _FIRST_RETRY_S: Final = 0.05

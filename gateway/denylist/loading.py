@@ -3,7 +3,7 @@
 **What an absent key means.** A key that Redis reports as changed and that is absent then was deleted, or has expired:
 the follower forgets it, at once. A key that a *load* does not find is different, because nobody saw it go:
 
-- the server's history (`slots.History`) is the one the replica last agreed with → it was deleted meanwhile: forgotten;
+- the server's `history` is the one the replica last agreed with → it was deleted meanwhile: forgotten;
 - any other history → it may have been lost (restarted empty, an older replica promoted, evicted): it keeps denying, and
   is written back with what is left of its time, unless it exists by then (`SET NX`: several gateways may do this at
   once).
@@ -24,11 +24,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.denylist.link import Command, Link, Reply, ReplyError
+from gateway.denylist.history import Coverage, History
 from gateway.denylist.reading import GONE, Reading, batches
 from gateway.denylist.replica import Replica
 from gateway.denylist.self_report import evicted_keys
-from gateway.denylist.slots import ALL_SLOTS, Coverage, History, slot_of
+from gateway.redis.link import Command, Link, Reply, ReplyError
+from gateway.redis.slots import ALL_SLOTS, slot_of
 
 _SCAN_COUNT: Final = 500
 _log = logging.getLogger("gateway.denylist")

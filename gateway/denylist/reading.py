@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
 from gateway.denylist.grammar import is_by_time
-from gateway.denylist.link import Command, Link, Reply, ReplyError
+from gateway.redis.link import Command, Link, Reply, ReplyError
 
 GONE: Final = -2
 """PTTL of a key that does not exist; -1: it never expires."""

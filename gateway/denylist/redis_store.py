@@ -14,18 +14,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple, cast
 
 from gateway.config.schema import Denylist
-from gateway.denylist.address import Endpoint, parse_redis
 from gateway.denylist.contract import StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.follower import Follower
 from gateway.denylist.grammar import Entry, parse_key
-from gateway.denylist.link import Command, Link, LinkLost, Reply, ReplyError
+from gateway.denylist.history import Coverage
 from gateway.denylist.loading import Rules
 from gateway.denylist.lookups import Lookups
 from gateway.denylist.reading import Found
 from gateway.denylist.replica import Replica
-from gateway.denylist.slots import SLOTS, Coverage, slot_of
 from gateway.denylist.snapshot import Snapshot
-from gateway.denylist.topology import Masters, Topology
+from gateway.redis.address import Endpoint, parse_redis
+from gateway.redis.link import Command, Link, LinkLost, Reply, ReplyError
+from gateway.redis.slots import SLOTS, slot_of
+from gateway.redis.topology import Masters, Topology
 
 _MOST_HOPS: Final = 5
 _LEAST_PAUSE_S: Final = 0.1

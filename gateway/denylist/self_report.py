@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.denylist.link import Link, LinkLost, Reply, ReplyError
-from gateway.denylist.slots import History
+from gateway.denylist.history import History
 from gateway.denylist.status import Status
+from gateway.redis.link import Link, LinkLost, Reply, ReplyError
 
 _log = logging.getLogger("gateway.denylist")
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from gateway.denylist.group import Known
+from gateway.denylist.history import Coverage
 from gateway.denylist.replica import Replica
-from gateway.denylist.slots import Coverage
 
 _MAGIC: Final = b"gateway denylist snapshot 1\n"
 _RECORD: Final = struct.Struct("<dIH")

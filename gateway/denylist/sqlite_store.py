@@ -30,10 +30,11 @@ from gateway.denylist.contract import StoreError, StoreRefused, StoreUnavailable
 from gateway.denylist.database import Change, Database
 from gateway.denylist.grammar import Entry, parse_key
 from gateway.denylist.group import Known
+from gateway.denylist.history import Coverage, History
 from gateway.denylist.lookups import Lookups
 from gateway.denylist.replica import Replica
-from gateway.denylist.slots import ALL_SLOTS, Coverage, History
 from gateway.denylist.snapshot import Snapshot
+from gateway.redis.slots import ALL_SLOTS
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.config.schema import Denylist
-from gateway.denylist.slots import slot_of
+from gateway.redis.slots import slot_of
 from tests.ports import release_port, reserve_port
 from tests.redis_server import RedisServer, _die_with_parent, find_binary
 

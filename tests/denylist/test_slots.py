@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.denylist.slots import Coverage, History, slot_of
+from gateway.denylist.history import Coverage, History
+from gateway.redis.slots import slot_of
 from tests.denylist.deployments import ClusterDeployment
 
 

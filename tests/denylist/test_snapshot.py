@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.denylist.group import Known
+from gateway.denylist.history import Coverage, History
 from gateway.denylist.replica import Replica
-from gateway.denylist.slots import Coverage, History
 from gateway.denylist.snapshot import Snapshot
 
 pytestmark = pytest.mark.asyncio

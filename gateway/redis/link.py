@@ -19,7 +19,7 @@ from typing import Any, Final, Never, cast
 
 import hiredis
 
-from gateway.denylist.address import Credentials, Endpoint
+from gateway.redis.address import Credentials, Endpoint
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any  # str, int, None, a list or dict of these, or ReplyError: as RESP3 has it

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.denylist.address import Credentials, Endpoint, RedisAddress, parse_redis
+from gateway.redis.address import Credentials, Endpoint, RedisAddress, parse_redis
 
 LOCAL = Endpoint("127.0.0.1", 6379)
 

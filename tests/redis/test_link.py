@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.denylist.address import Credentials, Endpoint
-from gateway.denylist.link import Link, LinkLost, ReplyError, connect
+from gateway.redis.address import Credentials, Endpoint
+from gateway.redis.link import Link, LinkLost, ReplyError, connect
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.asyncio

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.denylist.address import Credentials, Endpoint, RedisAddress
-from gateway.denylist.link import Link, LinkLost, Reply, ReplyError, connect
-from gateway.denylist.slots import ALL_SLOTS
+from gateway.redis.address import Credentials, Endpoint, RedisAddress
+from gateway.redis.link import Link, LinkLost, Reply, ReplyError, connect
+from gateway.redis.slots import ALL_SLOTS
 
 Masters = dict[Endpoint, frozenset[int]]
 """The slots of each master."""
