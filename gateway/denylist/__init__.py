@@ -9,5 +9,5 @@ the replica on disk, `lookups` and `strict` ask the store itself, `intake` is th
 and `status` is what all of it tells about itself.
 
 Promises: a check touches memory only; a change in the store is in force within milliseconds; the replica knows how
-stale it is; what is still valid is never un-revoked by an outage. Imports `redis`, `config.schema` and `telemetry` only.
+stale it is; what is still valid is never un-revoked by an outage. Imports `redis`, `config` models and `telemetry`.
 """
