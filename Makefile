@@ -27,6 +27,7 @@ demo: $(VENV)/.stamp-run ## a backend and the gateway with its own issuer, with 
 
 test: $(VENV)/.stamp-dev ## every test but the soak tests, in random order, against a real Redis
 	@tools/prepare redis
+	@tools/prepare postgres
 	@$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## lint, format, types, import direction, documentation
@@ -46,6 +47,7 @@ bench: $(VENV)/.stamp-bench ## CPU per checked request, beside the peers; QUICK=
 
 soak: $(VENV)/.stamp-dev ## the long tests: gigabytes, thousands of connections, config swaps under load
 	@tools/prepare redis
+	@tools/prepare postgres
 	@$(BIN)/pytest -q -m soak $(PYTEST_ARGS)
 
 wheel: $(VENV)/.stamp-dev ## build dist/*.whl

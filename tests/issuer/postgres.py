@@ -1,4 +1,8 @@
-"""A throwaway PostgreSQL server: started once per test process where its programs are installed."""
+"""A throwaway PostgreSQL server: started once per test process where its programs are installed.
+
+`tools/prepare postgres` installs them where it can. Debian keeps a server's programs off the PATH, so they are looked
+for in its folders too.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,23 @@ from pathlib import Path
 from tests.ports import release_port, reserve_port
 
 _USERS = ("postgres", "nobody")  # PostgreSQL refuses to run as root
+_PROGRAMS = ("initdb", "postgres", "psql")
+
+
+def find_programs() -> dict[str, str] | None:
+    """The paths of the programs, all of one installation, the newest where there are several; None if there is none."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: folder.parent.name, reverse=True)
+    for path in (None, *map(str, folders)):
+        found = {name: shutil.which(name, path=path) for name in _PROGRAMS}
+        if all(found.values()):
+            return {name: program for name, program in found.items() if program is not None}
+    return None
 
 
 def why_not() -> str | None:
     """The reason for which no server can be started here; None if it can."""
-    if any(shutil.which(name) is None for name in ("initdb", "postgres", "psql")):
-        return "no PostgreSQL programs (initdb, postgres, psql) on the PATH"
+    if find_programs() is None:
+        return "no PostgreSQL programs (initdb, postgres, psql); tools/prepare postgres installs them, or says how"
     if os.geteuid() == 0 and (shutil.which("setpriv") is None or _unprivileged() is None):
         return "PostgreSQL does not run as root, and there is no other user to run it as"
     return None
@@ -37,6 +52,9 @@ class PostgresServer:
     """One server on loopback, without durability, with a fresh database for whoever asks."""
 
     def __init__(self) -> None:
+        programs = find_programs()
+        assert programs is not None, why_not()
+        self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-"))
         self._data = self._folder / "data"
         self._data.mkdir()
@@ -49,7 +67,7 @@ class PostgresServer:
                 os.chown(path, user.pw_uid, user.pw_gid)
         self.port = reserve_port()
         self._databases = 0
-        init = ["initdb", "-D", str(self._data), "-U", "gateway", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        init = [programs["initdb"], "-D", str(self._data), "-U", "gateway", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([*self._as, *init], check=True, capture_output=True, timeout=60, cwd=self._folder)
         options = [
             "-h",
@@ -63,7 +81,7 @@ class PostgresServer:
             "log_min_messages=fatal",
         ]
         self._process = subprocess.Popen(
-            [*self._as, "postgres", "-D", str(self._data), *options],
+            [*self._as, programs["postgres"], "-D", str(self._data), *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self._folder,
@@ -78,7 +96,8 @@ class PostgresServer:
             time.sleep(0.1)
 
     def _psql(self, statement: str) -> list[str]:
-        return ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "gateway", "-d", "postgres", "-c", statement]
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "gateway", "-d", "postgres"]
+        return [self._programs["psql"], "-X", *address, "-c", statement]
 
     def fresh(self) -> str:
         """The address of a new, empty database."""
