@@ -4,7 +4,8 @@
     values       names, addresses, header names and paths: text with a grammar
     schema       the models, a module for each section: every key, its type, its default
     issuance     those of the `issuer` section
-    document     YAML text → plain values that know their line and column
+    document     YAML text → plain values that know their line and column, by way of `nodes` and `scalars`
+    redaction    what of the text must never be shown
     checks       what needs two places of the file at once: references, ties, files that must exist
     load         all of it in one run: a `Config`, or every problem with its place and its remedy
     reference    the models as a JSON Schema for editors and as a table for the manual
