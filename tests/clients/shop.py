@@ -1,0 +1,161 @@
+"""What the client programs of `docs/clients/` talk to: a backend that takes orders, and the gateway in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.certificates import make_certificate
+from tests.edge import GatewayProcess, RecordingUpstream, SeenRequest
+from tests.ports import release_port, reserve_port
+
+DOCS = Path(__file__).parents[2] / "docs"
+PASSWORD = "correct horse battery"
+_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order as the backend got it."""
+
+    user: str
+    what: str
+    key: str
+
+
+class Shop(RecordingUpstream):
+    """Takes orders under /api/orders and serves the page; may be told to answer otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(self._answer)
+        self.orders: list[Order] = []
+        self.refusing: dict[str, tuple[int, str]] = {}  # what is ordered → status and further fields
+
+    async def _answer(self, seen: SeenRequest, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method, target, _version = seen.line.decode().split(" ")
+        if target == "/api/orders" and method == "POST":
+            self._take(seen, writer)
+        elif target == "/api/orders":
+            _send(writer, 200, "application/json", json.dumps([order.what for order in self.orders]).encode())
+        else:
+            file = DOCS / "clients/web" / (target.partition("?")[0].lstrip("/") or "index.html")
+            found = file.is_file()
+            _send(writer, 200 if found else 404, _TYPES.get(file.suffix, ""), file.read_bytes() if found else b"")
+
+    def _take(self, seen: SeenRequest, writer: asyncio.StreamWriter) -> None:
+        what = str(json.loads(seen.body)["what"])
+        if what in self.refusing:
+            status, fields = self.refusing[what]
+            _send(writer, status, "text/plain", b"no", fields)
+            return
+        [user], [key] = seen.all(b"x-user-id"), seen.all(b"idempotency-key")
+        self.orders.append(Order(user.decode(), what, key.decode()))
+        _send(writer, 201, "application/json", json.dumps({"number": len(self.orders), "what": what}).encode())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.orders.clear()
+        self.refusing.clear()
+
+    @property
+    def whats(self) -> list[str]:
+        """What was ordered, in order of arrival."""
+        return [order.what for order in self.orders]
+
+
+def _send(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes, fields: str = "") -> None:
+    head = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{fields}\r\n"
+    writer.write(head.encode() + body)
+
+
+def _config_text(store: str, denylist: str, shop: Shop, issuer: str, certificate: tuple[Path, Path] | None) -> str:
+    tls = "" if certificate is None else f"  tls: {{certificate: {certificate[0]}, key: {certificate[1]}}}\n"
+    scheme = "http" if certificate is None else "https"
+    return f"""\
+server:
+  listen: 127.0.0.1:{{port}}
+{tls}admin:
+  listen: 127.0.0.1:{{admin}}
+denylist:
+  store: {denylist}
+issuer:
+  url: {scheme}://127.0.0.1:{{port}}/auth
+  store: {store}
+  registration: open
+  passwords: {{time_cost: 1, memory: 64KiB}}
+{issuer}identity:
+  headers:
+    x-user-id: sub
+upstreams:
+  shop:
+    endpoints: [{shop.url}]
+routes:
+  - {{name: orders, path: /api/orders, upstream: shop}}
+  - {{name: page, path: /**, upstream: shop, auth: none}}
+"""
+
+
+@asynccontextmanager
+async def gateway_of(
+    shop: Shop, folder: Path, denylist: str, *, issuer: str = "", tls: bool = False
+) -> AsyncIterator[GatewayProcess]:
+    """A running gateway in front of the shop, with registration open; `issuer` is further YAML, indented by two."""
+    certificate = make_certificate(folder) if tls else None
+    text = _config_text(f"sqlite://{folder}/issuer.db", denylist, shop, issuer, certificate)
+    ports = reserve_port(), reserve_port()
+    async with GatewayProcess(folder, text, *ports) as gateway:
+        yield gateway
+    for port in ports:
+        release_port(port)
+
+
+class Phone:
+    """Another device of the same user, with tokens of its own."""
+
+    def __init__(self, base: str) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the test's own certificate
+        self.http = httpx2.AsyncClient(base_url=base, trust_env=False, timeout=10, verify=context)
+        self.name = ""
+        self.tokens: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Phone:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    async def post(self, name: str, members: dict[str, Any] | None = None) -> httpx2.Response:
+        """`POST /auth/<name>` with the access token, if there is one."""
+        token = self.tokens.get("access_token")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        answer = await self.http.post(f"/auth/{name}", json=members or {}, headers=headers)
+        assert answer.is_success, answer.text
+        return answer
+
+    async def register(self, name: str) -> str:
+        """Register; the user's id."""
+        self.name = name
+        members = {"username": name, "password": PASSWORD, "platform": "mobile", "device_name": "Phone"}
+        self.tokens = (await self.post("register", members)).json()
+        answer = await self.get("me")
+        return str(answer["id"])
+
+    async def get(self, name: str) -> Any:
+        """`GET /auth/<name>`."""
+        headers = {"authorization": f"Bearer {self.tokens['access_token']}"}
+        answer = await self.http.get(f"/auth/{name}", headers=headers)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def end_others(self) -> None:
+        """End every other session of the user."""
+        await self.post("logout-all", {"keep_current": True})
