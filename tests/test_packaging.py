@@ -66,9 +66,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         names = archive.namelist()
     about = f"gateway_edge-{gateway.__version__}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"gateway", about}
-    assert {"gateway/py.typed", "gateway/cli.py", f"{about}/entry_points.txt", f"{about}/licenses/LICENSE"} <= set(
-        names
-    )
+    assert {
+        "gateway/py.typed",
+        "gateway/cli/__init__.py",
+        f"{about}/entry_points.txt",
+        f"{about}/licenses/LICENSE",
+    } <= set(names)
 
 
 def test_the_version_is_told() -> None:
