@@ -1,19 +1,17 @@
 """A real OpenID provider as a process, and a browser that logs in and out of it.
 
-`oidc-provider` is installed from npm once, into the user's cache folder, never into the project.
+`oidc-provider` comes from npm.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import unescape
@@ -21,53 +19,18 @@ from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx2
-import pytest
+
+from tests.npm import packages
 
 VERSION = "9.13.3"  # of oidc-provider
 _LEAST_NODE = 20
-_INSTALL_S = 120
 _READY_S = 30.0
 REDIRECT_URI = "https://app.example/signed-in"  # nobody follows it; an address of the app itself
 
 
 def library() -> Path:
     """The provider's main file, installed first if need be; skips the test where that cannot be."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("Node and npm are not here, so there is no OpenID provider to test with")
-    found = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    version = re.match(r"v(\d+)\.", found.stdout)
-    if version is None or int(version[1]) < _LEAST_NODE:
-        pytest.skip(f"the OpenID provider needs Node {_LEAST_NODE}, here is {found.stdout.strip() or 'none that runs'}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "gateway-tests" / f"oidc-provider-{VERSION}"
-    folder.mkdir(parents=True, exist_ok=True)
-    main = folder / "node_modules/oidc-provider/lib/index.js"
-    done = folder / "installed"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several runs may start at once
-        if not done.exists():
-            _install(npm, folder)
-            done.touch()
-    return main
-
-
-def _install(npm: str, folder: Path) -> None:
-    (folder / "package.json").write_text('{"private": true}\n')
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--fetch-retries=1"]
-    try:
-        installed = subprocess.run(
-            [*command, f"oidc-provider@{VERSION}"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not install oidc-provider {VERSION} within {_INSTALL_S} s")
-    if installed.returncode:
-        pytest.skip(f"npm could not install oidc-provider {VERSION}: {installed.stderr.strip()[-300:]}")
+    return packages(f"oidc-provider@{VERSION}", least_node=_LEAST_NODE) / "oidc-provider/lib/index.js"
 
 
 @asynccontextmanager

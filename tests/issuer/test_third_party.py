@@ -1,10 +1,12 @@
-"""Clients that other people wrote, unmodified, against a whole gateway: Authlib."""
+"""Clients that other people wrote, unmodified: Authlib; `openid-client` and `jose` for Node."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -14,17 +16,20 @@ from authlib.integrations.requests_client import OAuth2Session
 
 from tests.edge import GatewayProcess, RecordingUpstream
 from tests.issuer.house import PASSWORD, config_text
+from tests.npm import find_node, packages
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
 
+NODE_PACKAGES = ("openid-client@6.8.9", "jose@6.2.17")
+SECRET = "worker-secret-0123456789"
 REDIRECT = "http://127.0.0.1:40000/callback"
-CLIENTS = """\
+CLIENTS = f"""\
   clients:
     native:
       redirect_uris: ["http://127.0.0.1/callback"]
       scopes: [openid, email]
     worker:
-      secret: worker-secret-0123456789
+      secret: {SECRET}
       grants: [client_credentials]
       scopes: [jobs]
       introspection: true
@@ -73,7 +78,7 @@ def _use_authlib(base: str) -> None:
         token = app.refresh_token(metadata["token_endpoint"], refresh_token=first)
         assert token["refresh_token"] != first
         assert app.get(metadata["userinfo_endpoint"], timeout=10).json()["sub"]
-        with OAuth2Session("worker", "worker-secret-0123456789", scope="jobs") as worker:
+        with OAuth2Session("worker", SECRET, scope="jobs") as worker:
             own = worker.fetch_token(metadata["token_endpoint"], grant_type="client_credentials")
             assert own["scope"] == "jobs"
             said = worker.introspect_token(metadata["introspection_endpoint"], token=token["access_token"])
@@ -95,3 +100,37 @@ async def test_authlib_does_every_grant(
     monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")  # loopback without TLS
     async with start_gateway(config_text(sqlite_url, redis_url, upstream.url, issuer=CLIENTS)) as gateway:
         await asyncio.to_thread(_use_authlib, f"http://127.0.0.1:{gateway.port}")
+
+
+@pytest.fixture(scope="module")
+def node_modules() -> Path:
+    """The packages, installed."""
+    return packages(*NODE_PACKAGES)
+
+
+@pytest.mark.timeout(240)  # npm may take its time
+async def test_openid_client_signs_in_and_jose_verifies(
+    node_modules: Path,
+    sqlite_url: str,
+    redis_url: str,
+    upstream: RecordingUpstream,
+    start_gateway: Callable[..., GatewayProcess],
+) -> None:
+    """Discovery, code with PKCE, refresh, userinfo, client credentials, introspection, revocation, and the key set."""
+    async with start_gateway(config_text(sqlite_url, redis_url, upstream.url, issuer=CLIENTS)) as gateway:
+        origin = f"http://127.0.0.1:{gateway.port}"
+        alice = {"username": "alice", "email": "alice@example.org", "password": PASSWORD}
+        registered = await asyncio.to_thread(requests.post, f"{origin}/auth/register", json=alice, timeout=10)
+        assert registered.status_code == 201
+        with Path(__file__).with_name("openid_client.mjs").open("rb") as script:
+            app = await asyncio.create_subprocess_exec(
+                *(find_node(20), "--input-type=module", "-", origin, PASSWORD, SECRET),
+                cwd=node_modules.parent,  # where the script's imports are looked for
+                stdin=script,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, "NO_PROXY": "*"},
+            )
+            out, _ = await asyncio.wait_for(app.communicate(), 60)
+    assert app.returncode == 0, out.decode()
+    assert upstream.seen[-1].all(b"x-user-email") == [b"alice@example.org"]
