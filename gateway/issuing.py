@@ -17,6 +17,9 @@ from gateway.issuer.endpoints.metadata import well_known_paths
 from gateway.issuer.service import Issuer, OwnKeys
 from gateway.keys.source import KeySource, keep_fresh
 from gateway.mount import Mount, Receive, Send
+from gateway.redis.address import parse_redis
+from gateway.redis.masters import MasterLinks
+from gateway.redis.topology import Topology
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream.peer import Peers
 
@@ -34,7 +37,7 @@ class Issuing:
         """`config` has an `issuer`; nothing is opened before `issuer.run` or the first look for keys."""
         own = config.issuer
         assert own is not None
-        self.issuer = Issuer(own, denylist)
+        self.issuer = Issuer(own, denylist, redis=_redis_of(config))
         self.keys: dict[str, KeySource] = {
             own.name: keep_fresh(own.name, OwnKeys(self.issuer), config.issuers[own.name])
         }
@@ -61,3 +64,11 @@ class Issuing:
             await self._mount(scope, receive, send)
             return None
         return scope, send
+
+
+def _redis_of(config: Config) -> MasterLinks | None:
+    """Links to the denylist's Redis, for what gateways count together; None where there is no Redis."""
+    if config.denylist is None or config.denylist.store.startswith("sqlite://"):
+        return None
+    topology = Topology(parse_redis(config.denylist.store), config.denylist.ca, config.denylist.timeout)
+    return MasterLinks(topology, config.denylist.timeout)

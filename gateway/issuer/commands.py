@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.config.issuance import Issuance
-from gateway.issuer.accounts import User, read_registration
+from gateway.issuer.accounts import read_registration
 from gateway.issuer.denials import Denylist
 from gateway.issuer.passwords import check_strength
 from gateway.issuer.service import Issuer
+from gateway.issuer.users import User
 
 _PAGE = 500
 
@@ -69,7 +70,7 @@ async def set_password(issuer: Issuer, name: str, password: str) -> str:
     """A new password; every session ends."""
     user = await issuer.accounts.find_named(name)
     prepared = check_strength(password, [user.username or "", user.email or ""])
-    await issuer.accounts.set_password(user.id, prepared)
+    await issuer.password_changes.set(user.id, prepared)
     return f"password changed, sessions ended: {name}"
 
 

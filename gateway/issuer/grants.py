@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.config.issuance import Issuance
 from gateway.issuer.access_tokens import AccessTokens, Subject
-from gateway.issuer.accounts import User
 from gateway.issuer.clients import Client, OAuthError
 from gateway.issuer.refresh_tokens import Verdict
 from gateway.issuer.sessions import Device, Session, Sessions
 from gateway.issuer.store import Database
 from gateway.issuer.store.tables import authorization_codes, users
+from gateway.issuer.users import User
 
 CODE_S = 60.0
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # of a SHA-256 (RFC 7636 §4.2)
@@ -216,6 +216,10 @@ class Grants:
         may_refresh = "refresh_token" in client.config.grants
         subject = User.of(user_row).subject
         return self._tokens(subject, session, refresh_token if may_refresh else None, nonce=row.nonce)
+
+    async def sweep(self, connection: AsyncConnection, now: float) -> None:
+        """Forget codes that nobody can come back with."""
+        await connection.execute(delete(authorization_codes).where(authorization_codes.c.expires_at < now - 86_400.0))
 
     # --- a client for itself -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from typing import TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 from gateway.config.issuance import Passwords
 from gateway.errors import Overloaded
@@ -73,7 +73,6 @@ class HashingPool:
         self._lock = threading.Lock()
         self.hashes = 0
         self.refused = 0
-        self._decoy: str | None = None
 
     @property
     def waiting(self) -> int:
@@ -84,26 +83,20 @@ class HashingPool:
         """The PHC string of a prepared password. Raises Overloaded."""
         return await self._run(lambda: self._hasher.hash(prepared))
 
-    async def verify(self, password_hash: str | None, prepared: str) -> bool:
-        """Whether the password is the hashed one; for None as slow as for any, and never. Raises Overloaded."""
-        if password_hash is None:
-            decoy = await self._find_decoy()
-            await self._run(lambda: self._matches(decoy, prepared))
-            return False
+    async def verify(self, password_hash: str, prepared: str) -> bool:
+        """Whether the password is the hashed one; as slow as the cost in the hash says. Raises Overloaded."""
         return await self._run(lambda: self._matches(password_hash, prepared))
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the configured cost is another than this hash's."""
         return self._hasher.check_needs_rehash(password_hash)
 
-    async def prepare_decoy(self) -> None:
-        """Make the hash that stands in for accounts that do not exist; once, before the first log-in."""
-        await self._find_decoy()
-
-    async def _find_decoy(self) -> str:
-        if self._decoy is None:
-            self._decoy = await self.hash(secrets.token_urlsafe())
-        return self._decoy
+    @property
+    def cost(self) -> str:
+        """The configured cost as a PHC string begins: `$argon2id$v=19$m=65536,t=3,p=1`."""
+        hasher = self._hasher
+        settings = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+        return f"$argon2id$v={ARGON2_VERSION}${settings}"
 
     def _matches(self, password_hash: str, prepared: str) -> bool:
         try:
@@ -136,4 +129,4 @@ def _give_way() -> None:
     # On Linux a priority belongs to a thread; elsewhere it would slow the whole process, so it is left alone.
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)

@@ -20,10 +20,15 @@ from sqlalchemy import delete, insert, select
 from gateway.config.issuance import Issuance
 from gateway.issuer.access_tokens import JITTER, AccessTokens
 from gateway.issuer.accounts import Accounts
+from gateway.issuer.decoys import Decoys
 from gateway.issuer.denials import Denials, Denylist
 from gateway.issuer.grants import Grants
+from gateway.issuer.log_ins import LogIns
+from gateway.issuer.one_time_tokens import OneTimeTokens
+from gateway.issuer.password_changes import PasswordChanges
 from gateway.issuer.passwords import HashingPool
 from gateway.issuer.refresh_tokens import Mint
+from gateway.issuer.registrations import Registrations
 from gateway.issuer.sealing import SealBroken, Sealer
 from gateway.issuer.sessions import Sessions
 from gateway.issuer.signing import MARGIN_S, SigningKeys
@@ -31,8 +36,10 @@ from gateway.issuer.store import Database, StoreUnavailable
 from gateway.issuer.store.tables import revoked_tokens
 from gateway.issuer.store.tables import secrets as secrets_table
 from gateway.issuer.throttle import Throttle
+from gateway.issuer.throttle_redis import RedisCounts
 from gateway.issuer.webhook import Webhook
 from gateway.keys.origin import Document, OriginFailed
+from gateway.redis.masters import MasterLinks
 from gateway.telemetry.sample import Sample
 
 logger = logging.getLogger("gateway.issuer")
@@ -50,10 +57,14 @@ class Issuer:
         config: Issuance,
         denylist: Denylist | None,
         *,
+        redis: MasterLinks | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`denylist` None: nothing can be revoked at gateways. `transport` and `wall` are for tests."""
+        """`denylist` None: nothing can be revoked at gateways. `redis`: where attempts are counted, if there is one.
+
+        `transport` and `wall` are for tests.
+        """
         self.config = config
         self.wall = wall
         longest_s = config.access_token * (1 + JITTER) + 1
@@ -62,7 +73,7 @@ class Issuer:
         self.database = Database(config.store)
         self.keys = SigningKeys(self.database, config.signing, self._sealer, longest_s)
         self.pool = HashingPool(config.passwords)
-        self.throttle = Throttle(self.database, config.throttle)
+        self._shared_counts = None if redis is None else RedisCounts(redis, config.name, config.throttle)
         self.denials = Denials(self.database, denylist, config.name, longest_s + MARGIN_S, wall)
         self.webhook = Webhook(config.webhook, transport=transport, wall=wall)
         self.access_tokens = AccessTokens(config, self.keys)
@@ -81,21 +92,45 @@ class Issuer:
             await self.keys.maintain(self.wall())
             mint = Mint(await self._shared_secret("refresh tokens"))
             self.sessions = Sessions(self.database, self.config, self.denials, mint, self.wall)
-            self.accounts = Accounts(
-                self.database,
-                self.config,
-                self.pool,
-                self.throttle,
-                self.sessions,
-                self.denials,
-                self.webhook,
-                self.wall,
-            )
+            self.accounts = Accounts(self.database, self.pool, self.sessions, self.denials, self.wall)
+            await self._open_doors()
             self.form_key = await self._shared_secret("forms")
             self.grants = Grants(self.config, self.database, self.sessions, self.access_tokens, self.wall)
-            await self.pool.prepare_decoy()
             self.is_open = True
             self._trouble = ""
+
+    async def _open_doors(self) -> None:
+        """What strangers come through: log-in, registration, reset."""
+        self.throttle = Throttle(
+            self.database, self.config.throttle, await self._shared_secret("throttle"), self._shared_counts
+        )
+        self.decoys = Decoys(self.pool, await self._shared_secret("decoys"))
+        async with self.database.read() as connection:
+            await self.decoys.observe(connection)
+        self.one_time_tokens = OneTimeTokens(self.wall)
+        self.log_ins = LogIns(self.database, self.pool, self.decoys, self.throttle, self.wall)
+        self.registrations = Registrations(
+            self.database,
+            self.config,
+            self.accounts,
+            self.one_time_tokens,
+            self.pool,
+            self.throttle,
+            self.webhook,
+            self.wall,
+        )
+        self.password_changes = PasswordChanges(
+            self.database,
+            self.accounts,
+            self.log_ins,
+            self.one_time_tokens,
+            self.pool,
+            self.throttle,
+            self.sessions,
+            self.denials,
+            self.webhook,
+            self.wall,
+        )
 
     async def run(self) -> None:
         """Opens, as often as it takes; then keeps keys, denials, messages and the store in order until cancelled."""
@@ -114,6 +149,8 @@ class Issuer:
     async def close(self) -> None:
         """Close the store and let the threads end."""
         self.pool.close()
+        if self._shared_counts is not None:
+            self._shared_counts.close()
         await self.database.close()
 
     def _fail(self, reason: str) -> None:
@@ -141,8 +178,10 @@ class Issuer:
         now = self.wall()
         async with self.database.write() as connection:
             await self.sessions.sweep(connection, now)
-            await self.accounts.sweep(connection, now)
+            await self.one_time_tokens.sweep(connection, now)
+            await self.grants.sweep(connection, now)
             await self.throttle.sweep(connection, now)
+            await self.decoys.observe(connection)
             await connection.execute(delete(revoked_tokens).where(revoked_tokens.c.expires_at < now))
 
     async def revoke_token(self, token_id: str, expires_at: float) -> None:
@@ -186,8 +225,9 @@ class Issuer:
         yield Sample("gateway_issuer_hashes_total", {}, self.pool.hashes)
         yield Sample("gateway_issuer_hashes_refused_total", {}, self.pool.refused)
         yield Sample("gateway_issuer_hashes_waiting", {}, self.pool.waiting)
-        yield Sample("gateway_issuer_throttled_total", {}, self.throttle.refused)
-        yield Sample("gateway_issuer_reused_tokens_total", {}, self.sessions.reused if self.is_open else 0)
+        if self.is_open:
+            yield Sample("gateway_issuer_reused_tokens_total", {}, self.sessions.reused)
+            yield from self.throttle.samples()
         yield from self.denials.samples()
         yield from self.webhook.samples()
 

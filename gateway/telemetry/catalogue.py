@@ -115,11 +115,26 @@ CATALOGUE: dict[str, Metric] = {
     ),
     "gateway_denylist_propagation_seconds": _histogram("From the writer's moment in the value to being in force."),
     "gateway_denylist_apply_seconds": _histogram("From the word of a change to its being in force."),
+    # idempotency keys
+    "gateway_idempotency_requests_total": _counter(
+        "Requests with a key, by outcome (forwarded, replayed, in_use, reused, unknown, missing, unavailable).",
+        "outcome",
+    ),
+    "gateway_idempotency_answers_total": _counter(
+        "Forwarded requests by what is kept (whole, head, released, unknown); overtaken: a later one's was kept.",
+        "kept",
+    ),
+    "gateway_idempotency_outlived_total": _counter("Requests with a key that went on when their client had left."),
+    "gateway_idempotency_in_flight": _gauge("Claims that are held now."),
+    "gateway_idempotency_owed": _gauge("Outcomes that the store has yet to be told."),
     # the built-in issuer
     "gateway_issuer_hashes_total": _counter("Passwords hashed or compared."),
     "gateway_issuer_hashes_refused_total": _counter("Log-ins refused with 503: too many at once."),
     "gateway_issuer_hashes_waiting": _gauge("Passwords being hashed, or waiting for it."),
     "gateway_issuer_throttled_total": _counter("Attempts refused with 429: too many failures before."),
+    "gateway_issuer_throttle_fallbacks_total": _counter(
+        "Attempts counted in the issuer's store because Redis did not answer."
+    ),
     "gateway_issuer_reused_tokens_total": _counter("Sessions ended because an old refresh token came."),
     "gateway_issuer_denials_total": _counter("Revocations handed to the denylist, by outcome.", "outcome"),
     "gateway_issuer_denials_pending": _gauge("Revocations that the denylist has not taken yet.", merge="max"),

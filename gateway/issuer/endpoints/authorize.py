@@ -136,7 +136,7 @@ class Authorize:
             return _page(error_page("The page was open for too long, or cookies are switched off."), 400, None)
         name = form.get("username", "")
         try:
-            user = await self._issuer.accounts.log_in(name, form.get("password", ""), address_of(request))
+            user = await self._issuer.log_ins.log_in(name, form.get("password", ""), address_of(request))
         except InvalidCredentials:
             return self._form(asked, binding, name, "The name or the password is wrong.", status=400)
         except (RateLimited, Overloaded) as exc:

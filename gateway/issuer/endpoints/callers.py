@@ -8,11 +8,11 @@ from starlette.requests import Request
 
 from gateway.errors import Denied, TokenExpired, TokenInvalid, TokenRevoked
 from gateway.issuer.access_tokens import Presented
-from gateway.issuer.accounts import User
 from gateway.issuer.endpoints.reading import bearer
 from gateway.issuer.refusals import NotFound
 from gateway.issuer.service import Issuer
 from gateway.issuer.sessions import Session
+from gateway.issuer.users import User
 
 ACCOUNT_SCOPE = "account"
 """What a token of an OAuth client must carry to manage the account; first-party tokens may without."""

@@ -64,7 +64,7 @@ class FirstParty:
             optional_text(members, "email"),
             text(members, "password", longest=_LONGEST_PASSWORD),
         )
-        user = await self._issuer.accounts.register(asked, address_of(request))
+        user = await self._issuer.registrations.register(asked, address_of(request))
         if user is None:
             return json_answer({"status": "confirmation_sent"}, 202)
         return self._begun(await self._issuer.grants.begin(user, device), wants_cookies, 201)
@@ -72,7 +72,7 @@ class FirstParty:
     async def verify(self, request: Request) -> Response:
         """Confirms a registration with the token that was sent; then the user logs in."""
         members = await read_json(request)
-        user = await self._issuer.accounts.confirm(text(members, "token"))
+        user = await self._issuer.registrations.confirm(text(members, "token"))
         return json_answer({"status": "confirmed", "id": user.id})
 
     async def login(self, request: Request) -> Response:
@@ -83,7 +83,7 @@ class FirstParty:
         names = [name for name in ("username", "email") if members.get(name) is not None]
         if len(names) != 1:
             raise InvalidRequest("Give a username or an email.")
-        user = await self._issuer.accounts.log_in(
+        user = await self._issuer.log_ins.log_in(
             text(members, names[0]), text(members, "password", longest=_LONGEST_PASSWORD), device.address
         )
         return self._begun(await self._issuer.grants.begin(user, device), wants_cookies)
@@ -199,7 +199,7 @@ class FirstParty:
         """A new password for whoever knows the present one; the other sessions end."""
         caller = await find_caller(self._issuer, request, manages_account=True)
         members = await read_json(request)
-        await self._issuer.accounts.change_password(
+        await self._issuer.password_changes.change(
             caller.user.id,
             caller.session.id,
             text(members, "password", longest=_LONGEST_PASSWORD),
@@ -212,14 +212,14 @@ class FirstParty:
         """202, whether or not there is such an account: the rest is in the message."""
         members = await read_json(request)
         name = optional_text(members, "email") or text(members, "username")
-        await self._issuer.accounts.forgot_password(name, address_of(request))
+        await self._issuer.password_changes.forgot(name, address_of(request))
         return json_answer({"status": "sent_if_known"}, 202)
 
     async def reset_password(self, request: Request) -> Response:
         """A new password for whoever got the token; every session ends."""
         members = await read_json(request)
-        await self._issuer.accounts.reset_password(
-            text(members, "token"), text(members, "new_password", longest=_LONGEST_PASSWORD)
+        await self._issuer.password_changes.reset(
+            text(members, "token"), text(members, "new_password", longest=_LONGEST_PASSWORD), address_of(request)
         )
         return nothing()
 
@@ -238,7 +238,7 @@ class FirstParty:
         members = await read_json(request)
         name = caller.user.email or caller.user.username or ""
         password = text(members, "password", longest=_LONGEST_PASSWORD)
-        await self._issuer.accounts.log_in(name, password, address_of(request))
+        await self._issuer.log_ins.log_in(name, password, address_of(request))
         await self._issuer.accounts.delete(caller.user.id)
         return nothing()
 
