@@ -72,6 +72,8 @@ class Browser:
         self._page = ""  # its session
         self._context = ""  # the profile that the page is in
         self._is_offline = False
+        self._losing = ""
+        self.lost = 0  # answers, since `lose_answers`
         self._loaded = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,6 +127,8 @@ class Browser:
         if self._context:
             await self._call("Target.disposeBrowserContext", {"browserContextId": self._context})
         self._is_offline = False
+        self._losing = ""
+        self.lost = 0
         self.messages.clear()
         self._context = (await self._call("Target.createBrowserContext"))["browserContextId"]
         place = {"url": "about:blank", "browserContextId": self._context}
@@ -190,6 +194,8 @@ class Browser:
             self._spawn(self._attach(params["targetInfo"]["targetId"]))
         elif method == "Page.loadEventFired" and session == self._page:
             self._loaded.set()
+        elif method == "Fetch.requestPaused":
+            self._spawn(self._lose(params["requestId"], session))
         elif method == "Runtime.consoleAPICalled":
             self.messages.append(" ".join(str(value.get("value")) for value in params["args"]))
         elif method == "Runtime.exceptionThrown":
@@ -216,6 +222,8 @@ class Browser:
         await self._call("Network.enable", session=session)
         if self._is_offline:
             await self._emulate(session)
+        if self._losing:
+            await self._intercept(session)
 
     # --- the page ----------------------------------------------------------------------------------------------------
 
@@ -310,6 +318,25 @@ class Browser:
     async def _emulate(self, session: str) -> None:
         conditions = {"offline": self._is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         await self._call("Network.emulateNetworkConditions", conditions, session)
+
+    async def lose_answers(self, pattern: str) -> None:
+        """Let requests whose address matches (`*` for anything) be carried out, but cut their answers; "": no more."""
+        self._losing = pattern
+        for session, kind in list(self._targets.items()):
+            if kind in _WATCHED:
+                with contextlib.suppress(BrowserError):
+                    await self._intercept(session)
+
+    async def _intercept(self, session: str) -> None:
+        if self._losing:
+            patterns = [{"urlPattern": self._losing, "requestStage": "Response"}]
+            await self._call("Fetch.enable", {"patterns": patterns}, session)
+        else:
+            await self._call("Fetch.disable", session=session)
+
+    async def _lose(self, request: str, session: str) -> None:
+        self.lost += 1
+        await self._call("Fetch.failRequest", {"requestId": request, "errorReason": "ConnectionClosed"}, session)
 
 
 def _thrown(details: dict[str, Any]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,6 +119,12 @@ async def gateway_of(
         release_port(port)
 
 
+def form_of(page: str) -> dict[str, str]:
+    """The hidden fields of a form."""
+    fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
+    return {name: html.unescape(value) for name, value in fields}
+
+
 class Phone:
     """Another device of the same user, with tokens of its own."""
 
@@ -124,7 +132,7 @@ class Phone:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the test's own certificate
         self.http = httpx2.AsyncClient(base_url=base, trust_env=False, timeout=10, verify=context)
-        self.name = ""
+        self.name, self.id = "", ""
         self.tokens: dict[str, Any] = {}
 
     async def __aenter__(self) -> Phone:
@@ -141,21 +149,35 @@ class Phone:
         assert answer.is_success, answer.text
         return answer
 
-    async def register(self, name: str) -> str:
-        """Register; the user's id."""
+    async def register(self, name: str) -> None:
+        """Register and stay signed in."""
         self.name = name
         members = {"username": name, "password": PASSWORD, "platform": "mobile", "device_name": "Phone"}
         self.tokens = (await self.post("register", members)).json()
-        answer = await self.get("me")
-        return str(answer["id"])
+        self.id = (await self.get("me", self.tokens["access_token"]))["id"]
 
-    async def get(self, name: str) -> Any:
+    async def refresh(self) -> None:
+        """Get a fresh access token."""
+        self.tokens = (await self.post("refresh", {"refresh_token": self.tokens["refresh_token"]})).json()
+
+    async def get(self, name: str, token: str) -> Any:
         """`GET /auth/<name>`."""
-        headers = {"authorization": f"Bearer {self.tokens['access_token']}"}
-        answer = await self.http.get(f"/auth/{name}", headers=headers)
+        answer = await self.http.get(f"/auth/{name}", headers={"authorization": f"Bearer {token}"})
         assert answer.is_success, answer.text
         return answer.json()
 
+    async def worth(self, token: str) -> dict[str, Any]:
+        """What the gateway says of any token."""
+        worth: dict[str, Any] = await self.get("session", token)
+        return worth
+
+    async def devices(self) -> list[dict[str, Any]]:
+        """The user's living sessions."""
+        await self.refresh()
+        devices: list[dict[str, Any]] = (await self.get("sessions", self.tokens["access_token"]))["sessions"]
+        return devices
+
     async def end_others(self) -> None:
         """End every other session of the user."""
+        await self.refresh()
         await self.post("logout-all", {"keep_current": True})
