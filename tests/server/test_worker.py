@@ -1,7 +1,6 @@
 """TLS towards clients, and a collector that does not look at what stays."""
 
 import asyncio
-import datetime
 import gc
 import ssl
 from pathlib import Path
@@ -9,44 +8,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.config.schema import Limits, ServerTls
 from gateway.server.listener import Listener
 from gateway.server.protocol import HardenedProtocol
 from gateway.server.worker import keep_what_start_made, tls_context
+from tests.certificates import make_certificate
 from tests.server.wire import Client, Echo
-
-
-def _certificate(folder: Path) -> ServerTls:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return ServerTls(certificate=folder / "certificate.pem", key=folder / "key.pem")
 
 
 @pytest.mark.asyncio
 async def test_requests_over_tls(tmp_path: Path) -> None:
     """The application sees https, HTTP/1.1 is agreed on, a refusal still reaches the client, TLS 1.1 is not spoken."""
-    tls, application, state = _certificate(tmp_path), Echo(), None
+    certificate, key = make_certificate(tmp_path)
+    tls, application, state = ServerTls(certificate=certificate, key=key), Echo(), None
     listener = Listener("test", Limits())
     config: Any = SimpleNamespace(listener=listener, loaded_app=application)
     loop = asyncio.get_running_loop()

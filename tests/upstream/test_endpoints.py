@@ -1,8 +1,6 @@
 """Which endpoint gets a request, what a failing one costs, and TLS towards upstreams."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +8,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.config.schema import Upstream as UpstreamConfig
 from gateway.errors import ConnectFailed, UpstreamTimeout
 from gateway.upstream.endpoints import Upstream
+from tests.certificates import make_certificate
 from tests.upstream.scripted import OK, Client, ScriptedUpstream, Talk, fetch, replying, serving
 
 
@@ -134,29 +129,7 @@ async def test_samples_tell_what_happened(free_port: Callable[[], int]) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1 and orders.test, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orders.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("orders.test")]
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, key_pem = folder / "cert.pem", folder / "key.pem"
-    pem.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    key_pem.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pem, key_pem
+    return make_certificate(tmp_path_factory.mktemp("tls"), "orders.test")
 
 
 def _server_context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
