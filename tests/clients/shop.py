@@ -141,43 +141,36 @@ class Phone:
     async def __aexit__(self, *_: object) -> None:
         await self.http.aclose()
 
-    async def post(self, name: str, members: dict[str, Any] | None = None) -> httpx2.Response:
-        """`POST /auth/<name>` with the access token, if there is one."""
-        token = self.tokens.get("access_token")
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        answer = await self.http.post(f"/auth/{name}", json=members or {}, headers=headers)
+    async def ask(self, method: str, name: str, members: dict[str, Any] | None = None) -> Any:
+        """`/auth/<name>` with an access token that has not ended."""
+        for _ in range(3):
+            headers = {"authorization": f"Bearer {self.tokens['access_token']}"} if self.tokens else {}
+            answer = await self.http.request(method, f"/auth/{name}", json=members, headers=headers)
+            if "token_expired" not in answer.text:
+                break
+            given = await self.http.post("/auth/refresh", json={"refresh_token": self.tokens["refresh_token"]})
+            self.tokens = given.json()
         assert answer.is_success, answer.text
-        return answer
+        return answer.json()
 
     async def register(self, name: str) -> None:
         """Register and stay signed in."""
         self.name = name
         members = {"username": name, "password": PASSWORD, "platform": "mobile", "device_name": "Phone"}
-        self.tokens = (await self.post("register", members)).json()
-        self.id = (await self.get("me", self.tokens["access_token"]))["id"]
-
-    async def refresh(self) -> None:
-        """Get a fresh access token."""
-        self.tokens = (await self.post("refresh", {"refresh_token": self.tokens["refresh_token"]})).json()
-
-    async def get(self, name: str, token: str) -> Any:
-        """`GET /auth/<name>`."""
-        answer = await self.http.get(f"/auth/{name}", headers={"authorization": f"Bearer {token}"})
-        assert answer.is_success, answer.text
-        return answer.json()
+        self.tokens = await self.ask("POST", "register", members)
+        self.id = (await self.ask("GET", "me"))["id"]
 
     async def worth(self, token: str) -> dict[str, Any]:
         """What the gateway says of any token."""
-        worth: dict[str, Any] = await self.get("session", token)
+        answer = await self.http.get("/auth/session", headers={"authorization": f"Bearer {token}"})
+        worth: dict[str, Any] = answer.json()
         return worth
 
     async def devices(self) -> list[dict[str, Any]]:
         """The user's living sessions."""
-        await self.refresh()
-        devices: list[dict[str, Any]] = (await self.get("sessions", self.tokens["access_token"]))["sessions"]
+        devices: list[dict[str, Any]] = (await self.ask("GET", "sessions"))["sessions"]
         return devices
 
     async def end_others(self) -> None:
         """End every other session of the user."""
-        await self.refresh()
-        await self.post("logout-all", {"keep_current": True})
+        await self.ask("POST", "logout-all", {"keep_current": True})

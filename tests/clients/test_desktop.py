@@ -25,7 +25,7 @@ from tests.redis_server import RedisServer
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 CLIENTS = """\
-  access_token: 1s
+  access_token: 2s
   clients:
     desktop: {redirect_uris: ["http://127.0.0.1/callback"], scopes: [openid]}
 """
@@ -217,7 +217,7 @@ async def test_an_expired_token_is_refreshed_whatever_the_clock_says(desk: Desk,
     kept = FileStore(desk.folder / "tokens.json").load()
     async with asyncio.timeout(20):
         while (await phone.worth(kept["access_token"]))["token"] != "expired":
-            await asyncio.sleep(0.05)  # its second has to pass
+            await asyncio.sleep(0.05)  # its two seconds have to pass
     answer = await asyncio.to_thread(desk.app.send, "GET", "/auth/me", desk.app.user)
     assert answer.json()["username"] == phone.name
 
