@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Config
 
 DEFAULT_CONFIG = Path("config/gateway.yaml")
 DONE, FAILED, USAGE = 0, 1, 2
@@ -39,13 +43,15 @@ def config_path(args: argparse.Namespace) -> Path:
     return DEFAULT_CONFIG
 
 
-def read_config(args: argparse.Namespace) -> Any:
-    """The configuration, or None after its problems have been printed."""
+def read_config(args: argparse.Namespace) -> Config:
+    """The configuration. Raises `Ended` after its problems have been printed."""
     from gateway.config.load import examine
 
     found = examine(config_path(args))
     for problem in found.problems:
         say(problem.render())
+    if found.config is None:
+        raise Ended(USAGE)
     return found.config
 
 
@@ -54,7 +60,22 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def complain(args: argparse.Namespace, reason: object, status: int) -> int:
-    """Says why the command could not do it; gives back the exit status."""
-    say(f"{args.prog}: {reason}")
-    return status
+class Ended(Exception):
+    """The command cannot go on, and has said why; `status` is what it ends with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@contextmanager
+def told(args: argparse.Namespace, *failures: type[Exception]) -> Iterator[None]:
+    """ValueError is said as bad usage, `failures` as having failed; then `Ended` is raised."""
+    try:
+        yield
+    except ValueError as exc:
+        say(f"{args.prog}: {exc}")
+        raise Ended(USAGE) from exc
+    except failures as exc:
+        say(f"{args.prog}: {exc}")
+        raise Ended(FAILED) from exc

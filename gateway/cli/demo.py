@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.cli.command import USAGE, add_command, complain
+from gateway.cli.command import add_command, told
 
 
 def add_demo(commands: Any) -> None:
@@ -42,7 +42,13 @@ def _demo(args: argparse.Namespace) -> int:
 def _echo(args: argparse.Namespace) -> int:
     from gateway.demo.echo import serve_echo
 
-    host, _, port = args.listen.rpartition(":")
+    with told(args):
+        host, port = _address(args.listen)
+    return serve_echo(host, port)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        return complain(args, "--listen wants HOST:PORT, for example 127.0.0.1:9001", USAGE)
-    return serve_echo(host.strip("[]"), int(port))
+        raise ValueError("--listen wants HOST:PORT, for example 127.0.0.1:9001")
+    return host.strip("[]"), int(port)

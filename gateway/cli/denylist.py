@@ -12,9 +12,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.cli.command import DONE, FAILED, USAGE, add_command, complain, read_config
+from gateway.cli.command import DONE, FAILED, add_command, read_config, told
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Config
+    from gateway.denylist.intake import Word
 
 _KINDS = ("token", "session", "subject", "client", "key", "issuer")
 
@@ -85,32 +89,42 @@ def _add_word(parser: argparse.ArgumentParser) -> None:
 
 
 def _revoke(args: argparse.Namespace) -> int:
-    from gateway.config.quantities import format_duration, parse_duration
-    from gateway.revoke import RevokeFailed, revoke, undo
+    from gateway.config.quantities import format_duration
+    from gateway.revoke import RevokeFailed, revoke
+
+    with told(args):
+        ttl_s = _ttl(args.ttl)
+    config = read_config(args)
+    if args.undo:
+        _undo(args, config)
+        return DONE
+    with told(args, RevokeFailed), _audit_shown():
+        named = revoke(config, args.kind, args.issuer, _ident(args), now=time.time(), ttl_s=ttl_s, word=_word(args))
+        key = asyncio.run(named)
+    print(f"revoked: {key} (for {format_duration(ttl_s)})")
+    return DONE
+
+
+def _ttl(text: str) -> float:
+    from gateway.config.quantities import parse_duration
 
     try:
-        ttl_s = parse_duration(args.ttl)
+        return parse_duration(text)
     except ValueError as exc:
-        return complain(args, f"--ttl: {exc}", USAGE)
-    config = read_config(args)
-    if config is None:
-        return USAGE
-    entry = (config, args.kind, args.issuer, _ident(args))
-    try:
-        with _audit_shown():
-            if args.undo:
-                was_there = asyncio.run(undo(*entry, word=_word(args)))
-            else:
-                key = asyncio.run(revoke(*entry, now=time.time(), ttl_s=ttl_s, word=_word(args)))
-    except ValueError as exc:
-        return complain(args, exc, USAGE)
-    except RevokeFailed as exc:
-        return complain(args, exc, FAILED)
-    if args.undo:
-        _print_removal(args, was_there)
-    else:
-        print(f"revoked: {key} (for {format_duration(ttl_s)})")
-    return DONE
+        raise ValueError(f"--ttl: {exc}") from exc
+
+
+def _undo(args: argparse.Namespace, config: Config) -> bool:
+    """Takes the entry out and says so; whether there was one."""
+    from gateway.denylist.grammar import key_for
+    from gateway.revoke import RevokeFailed, undo
+
+    ident = _ident(args)
+    with told(args, RevokeFailed), _audit_shown():
+        was_there = asyncio.run(undo(config, args.kind, args.issuer, ident, word=_word(args)))
+    key = key_for(args.kind, args.issuer, ident)
+    print(f"removed: {key}" if was_there else f"not in the denylist: {key}")
+    return was_there
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -118,14 +132,8 @@ def _list(args: argparse.Namespace) -> int:
     from gateway.revoke import RevokeFailed, listed
 
     config = read_config(args)
-    if config is None:
-        return USAGE
-    try:
+    with told(args, RevokeFailed):
         entries = asyncio.run(listed(config, args.kind, args.issuer))
-    except ValueError as exc:
-        return complain(args, exc, USAGE)
-    except RevokeFailed as exc:
-        return complain(args, exc, FAILED)
     for entry in entries:
         if args.format == "json":
             print(json.dumps({"key": entry.key, "value": entry.value, "ttl_s": entry.ttl_s}))
@@ -136,37 +144,15 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from gateway.revoke import RevokeFailed, undo
-
-    config = read_config(args)
-    if config is None:
-        return USAGE
-    try:
-        with _audit_shown():
-            was_there = asyncio.run(undo(config, args.kind, args.issuer, _ident(args), word=_word(args)))
-    except ValueError as exc:
-        return complain(args, exc, USAGE)
-    except RevokeFailed as exc:
-        return complain(args, exc, FAILED)
-    _print_removal(args, was_there)
-    return DONE if was_there else FAILED
-
-
-def _print_removal(args: argparse.Namespace, was_there: bool) -> None:
-    from gateway.denylist.grammar import key_for
-
-    key = key_for(args.kind, args.issuer, _ident(args))
-    print(f"removed: {key}" if was_there else f"not in the denylist: {key}")
+    return DONE if _undo(args, read_config(args)) else FAILED
 
 
 def _ident(args: argparse.Namespace) -> str:
-    if args.id == "-":
-        args.id = sys.stdin.read().strip()  # once
-    ident: str = args.id
+    ident: str = sys.stdin.read().strip() if args.id == "-" else args.id
     return ident
 
 
-def _word(args: argparse.Namespace) -> Any:
+def _word(args: argparse.Namespace) -> Word:
     """On whose word, and why, for the audit line."""
     from gateway.denylist.intake import Word
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from gateway.cli.command import DONE, FAILED, USAGE, add_command, complain, read_config
+from gateway.cli.command import DONE, FAILED, add_command, read_config, told
 
 
 def add_explain(commands: Any) -> None:
@@ -42,13 +42,9 @@ def add_explain(commands: Any) -> None:
 def _explain(args: argparse.Namespace) -> int:
     from gateway.explain import Probe, explain
 
-    try:
+    with told(args):
         probe = Probe.of(args.method, args.url, args.header, _token(args.token))
-    except ValueError as exc:
-        return complain(args, exc, USAGE)
     config = read_config(args)
-    if config is None:
-        return USAGE
     found = asyncio.run(explain(config, probe, now=time.time(), is_offline=args.offline))
     print(found.render())
     return FAILED if found.is_refused else DONE

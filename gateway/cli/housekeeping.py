@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gateway.cli.command import DONE, FAILED, USAGE, add_command, complain, read_config
+from gateway.cli.command import DONE, add_command, read_config, told
 
 
 def add_users(commands: Any) -> None:
@@ -71,12 +71,6 @@ def _keep_house(args: argparse.Namespace, make_task: Callable[[argparse.Namespac
     from gateway.housekeeping import HousekeepingFailed, at_issuer, render
 
     config = read_config(args)
-    if config is None:
-        return USAGE
-    try:
+    with told(args, HousekeepingFailed):
         print(render(asyncio.run(at_issuer(config, make_task(args)))))
-    except ValueError as exc:
-        return complain(args, exc, USAGE)
-    except HousekeepingFailed as exc:
-        return complain(args, exc, FAILED)
     return DONE

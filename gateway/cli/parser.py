@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from gateway import __version__
 from gateway.cli.check import add_check
-from gateway.cli.command import FAILED, USAGE, Command
+from gateway.cli.command import FAILED, USAGE, Command, Ended
 from gateway.cli.demo import add_demo, add_echo
 from gateway.cli.denylist import add_denylist, add_revoke
 from gateway.cli.explain import add_explain
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = run(args)
         sys.stdout.flush()
+    except Ended as ended:
+        return ended.status
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells expect
     except BrokenPipeError:

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from gateway.cli.command import DONE, USAGE, add_command, read_config
+from gateway.cli.command import DONE, add_command, read_config
 
 
 def add_routes(commands: Any) -> None:
@@ -21,8 +21,6 @@ def _routes(args: argparse.Namespace) -> int:
     from gateway.config.listing import listing
 
     config = read_config(args)
-    if config is None:
-        return USAGE
     rows = listing(config)
     if args.format == "json":
         print(json.dumps(rows, indent=2))
