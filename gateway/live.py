@@ -62,7 +62,7 @@ class _Entry:
     __slots__ = ("connection", "is_gone", "is_queued", "keys", "kind", "must_go", "token", "until")
 
     def __init__(self, connection: Live, token: Token | None, until: float) -> None:
-        self.connection = connection
+        self.connection: Live | None = connection  # None: it has left
         self.kind = connection.kind
         self.token = token  # None: nothing that becomes of a token ends it
         self.keys = () if token is None else tuple(_keys(token))
@@ -122,6 +122,7 @@ class LiveConnections:
         if entry is None:
             return
         entry.is_gone = True
+        entry.connection = None  # the heap may hold the entry for long, but not all that was this connection
         for key in entry.keys:
             group = self._by_key[key]
             del group[entry]
@@ -218,6 +219,7 @@ class LiveConnections:
                 entry.is_queued = False
                 continue
             self._ended[entry.kind, reason] += 1
+            assert entry.connection is not None
             entry.connection.end(reason)
         if self._queued:
             asyncio.get_running_loop().call_soon(self._tell_some)

@@ -31,6 +31,7 @@ from gateway.server.head import (
     read_target,
 )
 from gateway.server.listener import Listener
+from gateway.server.websocket import Session
 from gateway.strand import Strand
 
 if TYPE_CHECKING:
@@ -108,6 +109,21 @@ class HardenedProtocol(ClientConnection):
         self._is_direct = False  # the rest of the body goes past the parser
         self._replaying = False  # a head is fed a second time, to read the body behind an Upgrade
         self._starting: Strand | None = None  # of a request whose head has just been read
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        super().connection_lost(exc)
+        self._let_go()
+
+    def hand_over(self, *, max_message: int, idle_s: float) -> Session:
+        """Give the transport to a WebSocket; the parser has read its last."""
+        self._let_go()
+        return super().hand_over(max_message=max_message, idle_s=idle_s)
+
+    def _let_go(self) -> None:
+        # The parser holds six methods of this object, which holds the parser: each connection would be a case for the
+        # cyclic collector, which stops the loop.
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what it may keep before it calls back."""

@@ -108,7 +108,9 @@ class ProcessNumbers:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 yield Sample("gateway_process_memory_bytes", {}, pages * os.sysconf("SC_PAGE_SIZE"))
-                yield Sample("gateway_process_open_fds", {}, len(os.listdir("/proc/self/fd")))
+                # Linux 6.2 and later count by themselves; to list twenty thousand takes 20 ms and more.
+                open_fds = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+                yield Sample("gateway_process_open_fds", {}, open_fds)
 
 
 def number(samples: Iterable[Sample]) -> Numbers:

@@ -303,6 +303,7 @@ class _Conversation:
                 await self._stream(connection, start)
             finally:
                 watch.leave(self)
+                self._ended = None  # it was raised, so it holds frames that hold this object
             return
         # All of it is here, as with most responses: the connection is free before the client is written to.
         pieces = connection.take()

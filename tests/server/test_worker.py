@@ -12,9 +12,10 @@ import pytest
 from gateway.config.schema import Limits, ServerTls
 from gateway.server.listener import Listener
 from gateway.server.protocol import HardenedProtocol
+from gateway.server.websocket import Session
 from gateway.server.worker import keep_what_start_made, tls_context
 from tests.certificates import make_certificate
-from tests.server.wire import Client, Echo
+from tests.server.wire import Client, Echo, edge
 
 
 @pytest.mark.asyncio
@@ -51,6 +52,40 @@ async def test_requests_over_tls(tmp_path: Path) -> None:
     assert await client.is_closed()
     writer.close()
     server.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ends", ["answered", "a WebSocket"])
+async def test_a_connection_leaves_nothing_to_the_cyclic_collector(ends: str) -> None:
+    """Its protocol and its parser hold each other, so one of them lets go: a full look at thousands stops the loop."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+        else:
+            await Echo()(scope, receive, send)
+
+    offer = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        async with edge(application, speaks_websocket=True) as server, server.client() as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (offer if ends == "a WebSocket" else b""))
+            answer = await client.answer("HEAD")
+            assert answer is not None
+            assert answer.status == (101 if ends == "a WebSocket" else 200)
+            client.writer.close()
+            async with asyncio.timeout(5):
+                while server.listener.connections or server.listener.strands:
+                    await asyncio.sleep(0.001)  # until the loop has seen the end: nothing to wait on
+        left = [thing for thing in gc.get_objects() if isinstance(thing, HardenedProtocol | Session)]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 def test_what_start_up_made_is_not_collected_again() -> None:

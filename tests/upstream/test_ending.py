@@ -1,6 +1,7 @@
 """A response that lasts is ended from outside: what the client and the upstream see of it."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from gateway.errors import GatewayError, TokenExpired, TokenRevoked
 from gateway.upstream import forward as module
 from gateway.upstream.forward import ResponseAborted, forward
+from gateway.upstream.http1 import Connection
 from tests.upstream.scripted import OK, Client, Talk, make_request, serving
 
 pytestmark = pytest.mark.asyncio
@@ -93,6 +95,27 @@ async def test_an_event_stream_gets_a_last_event(code: str) -> None:
     assert (client.exchange.status, client.exchange.code) == (200, code)
     assert client.exchange.bytes_out == len(client.body)
     assert watch.left == [stream]
+
+
+@pytest.mark.parametrize("piece", [b"data: a\n\n", b"data: half an ev"])
+async def test_what_was_ended_leaves_nothing_to_the_cyclic_collector(piece: bytes) -> None:
+    """The error that ended it was raised, so it holds frames; who kept the error is not kept by them."""
+    watch, client = Watching(), Client()
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(streaming(EVENTS, chunk(piece))) as (_, upstream):
+            task = await start(upstream, client, watch)
+            await until_body(client, len(piece))
+            watch.entered.pop().end("token_revoked")
+            await asyncio.wait((task,), timeout=DEADLINE_S)
+            assert isinstance(task.exception(), ResponseAborted | None)
+            del task
+            watch.left.clear()
+        left = [thing for thing in gc.get_objects() if isinstance(thing, Connection | module._Conversation)]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
