@@ -4,16 +4,19 @@
        │
        ├─ unsafe and not from our own pages ─▶ 403 cross_site
        ├─ access token there ─▶ used
-       └─ only a refresh token ─▶ refreshed here; the response carries the new cookies, the page notices nothing
+       └─ none, or one that has ended ─▶ refreshed here; the response carries the new cookies, the page notices nothing
                                    └ session over ─▶ cookies cleared, request goes on without
 
 Both cookies are `__Host-`, HttpOnly, Secure and SameSite; they are sent to this host only, and the gateway passes
-neither on. The access token's cookie ends with the token, so its absence is what starts a refresh. Pages that ask in
+neither on. The access token's cookie ends with the token, so its absence is what starts a refresh; where a browser's clock
+was put back the cookie outlives the token, so that counts too. Pages that ask in
 parallel refresh with the same token and get the same successor.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,10 +67,11 @@ class Browsers:
         if any(name == b"authorization" for name, _ in headers):
             return {**scope, "headers": kept}, send
         # A WebSocket carries the cookies too, and no CORS holds it back.
-        if scope["type"] != "http" or scope["method"] not in _SAFE:
-            self._check_origin(headers)
+        writes = scope["type"] != "http" or scope["method"] not in _SAFE
+        if writes and not self.is_from_our_pages(headers):
+            raise CrossSite
         changes: list[str] = []
-        if access is None and refresh is not None:
+        if refresh is not None and (access is None or _has_ended(access, self._issuer.wall())):
             access, changes = await self._refresh(refresh.decode("latin-1"), scope)
         if access is not None:
             own = (b"authorization", b"Bearer " + access) if is_own else (b"cookie", _ACCESS + b"=" + access)
@@ -75,15 +79,13 @@ class Browsers:
         admitted = {**scope, "headers": kept, CAME_IN_COOKIES: True}
         return admitted, _adding(changes, send) if changes else send
 
-    def _check_origin(self, headers: list[Header]) -> None:
-        """CrossSite unless a browser says that one of our own pages has sent this."""
+    def is_from_our_pages(self, headers: list[Header]) -> bool:
+        """Whether a browser says that one of our own pages has sent this."""
         fields = dict(headers)
         origin = fields.get(b"origin")
         if origin is not None:
-            if origin.decode("latin-1") not in self._origins:
-                raise CrossSite
-        elif fields.get(b"sec-fetch-site") != b"same-origin":
-            raise CrossSite
+            return origin.decode("latin-1") in self._origins
+        return fields.get(b"sec-fetch-site") == b"same-origin"
 
     async def _refresh(self, token: str, scope: Message) -> tuple[bytes | None, list[str]]:
         if not self._issuer.is_open:
@@ -126,6 +128,15 @@ def _find(headers: list[Header], name: bytes) -> bytes | None:
         if pair.strip().partition(b"=")[0] == name
     ]
     return found[0] if len(found) == 1 and found[0] else None
+
+
+def _has_ended(access: bytes, now: float) -> bool:
+    """Whether a token says of itself that its time has passed; unverified, for asking for another one needs no proof."""
+    try:
+        payload = access.split(b".")[1]
+        return bool(json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))["exp"] <= now)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def _without_ours(pair: Header) -> Header | None:

@@ -55,7 +55,9 @@ class Client:
 
 
 def _without_port(uri: str) -> str | None:
-    """A loopback http URI without its port; None for any other."""
+    """A loopback http URI without its port; None for any other, and for what the parser would tidy up silently."""
+    if not uri.isascii() or any(char <= " " or char in "\\#\x7f" for char in uri):
+        return None
     try:
         parsed = urlsplit(uri)
         _ = parsed.port  # ValueError for what is no port

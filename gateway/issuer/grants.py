@@ -141,6 +141,7 @@ class Grants:
         token = self._sessions.recognise(text)
         if token is None:
             raise SessionOver(None)
+        scope = " ".join(dict.fromkeys((scope or "").split())) or None  # as it will stand in the token
         if scope:
             await self._check_narrower(token.session_id, scope)
         refreshed = await self._sessions.refresh(token, client_id, address)

@@ -24,6 +24,16 @@ class Sealer:
         """`key` is the operator's, 32 random bytes or more in any form."""
         self._aead = None if key is None else AESGCM(HKDF(SHA256(), 32, None, b"gateway issuer store").derive(key))
 
+    @property
+    def has_key(self) -> bool:
+        """Whether what it seals is encrypted."""
+        return self._aead is not None
+
+    @staticmethod
+    def is_plain(stored: bytes) -> bool:
+        """Whether a stored secret is not encrypted; one that has been erased is nothing at all."""
+        return stored[:1] == _PLAIN
+
     def seal(self, name: str, secret: bytes) -> bytes:
         """What to store for the secret of this name."""
         if self._aead is None:

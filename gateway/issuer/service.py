@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterable
 
 import httpx2
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from gateway.config.issuance import Issuance
 from gateway.issuer.access_tokens import JITTER, AccessTokens
@@ -33,7 +34,7 @@ from gateway.issuer.sealing import SealBroken, Sealer
 from gateway.issuer.sessions import Sessions
 from gateway.issuer.signing import MARGIN_S, SigningKeys
 from gateway.issuer.store import Database, StoreUnavailable
-from gateway.issuer.store.tables import revoked_tokens
+from gateway.issuer.store.tables import revoked_tokens, signing_keys
 from gateway.issuer.store.tables import secrets as secrets_table
 from gateway.issuer.throttle import Throttle
 from gateway.issuer.throttle_redis import RedisCounts
@@ -60,10 +61,11 @@ class Issuer:
         redis: MasterLinks | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """`denylist` None: nothing can be revoked at gateways. `redis`: where attempts are counted, if there is one.
 
-        `transport` and `wall` are for tests.
+        `transport`, `wall` and `chance` (of the webhook's pauses) are for tests.
         """
         self.config = config
         self.wall = wall
@@ -75,7 +77,7 @@ class Issuer:
         self.pool = HashingPool(config.passwords)
         self._shared_counts = None if redis is None else RedisCounts(redis, config.name, config.throttle)
         self.denials = Denials(self.database, denylist, config.name, longest_s + MARGIN_S, wall)
-        self.webhook = Webhook(config.webhook, transport=transport, wall=wall)
+        self.webhook = Webhook(config.webhook, transport=transport, wall=wall, chance=chance)
         self.access_tokens = AccessTokens(config, self.keys)
         self.is_open = False
         self._trouble = "not opened yet"
@@ -90,6 +92,7 @@ class Issuer:
                 return
             await self.database.open()
             await self.keys.maintain(self.wall())
+            await self._seal_what_is_plain()
             mint = Mint(await self._shared_secret("refresh tokens"))
             self.sessions = Sessions(self.database, self.config, self.denials, mint, self.wall)
             self.accounts = Accounts(self.database, self.pool, self.sessions, self.denials, self.wall)
@@ -211,6 +214,23 @@ class Issuer:
             secret = secrets.token_bytes(32)
             await connection.execute(insert(secrets_table).values(name=name, value=self._sealer.seal(name, secret)))
             return secret
+
+    async def _seal_what_is_plain(self) -> None:
+        """Encrypt what was stored before there was an encryption key."""
+        if not self._sealer.has_key:
+            return
+        kept = (
+            (signing_keys, signing_keys.c.kid, signing_keys.c.private),
+            (secrets_table, secrets_table.c.name, secrets_table.c.value),
+        )
+        async with self.database.write() as connection:
+            await self.database.lock(connection, "sealing")
+            for table, name, value in kept:
+                for row in (await connection.execute(select(name, value))).all():
+                    if self._sealer.is_plain(row[1]):
+                        sealed = self._sealer.seal(row[0], self._sealer.open(row[0], row[1]))
+                        where = (name == row[0], value == row[1])  # a key that was retired meanwhile stays erased
+                        await connection.execute(update(table).where(*where).values({value: sealed}))
 
     # --- what the gateway asks ---------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 The tokens are kept in memory only, because the store must not hold one that could be used. A message that is lost in a
 crash is asked for again by whoever waits for it.
+
+Each leaves after a random pause: the work of sending it must not be felt by whoever has asked for it, because nothing
+is sent where there is no account.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import hashlib
 import hmac
 import json
 import logging
+import random
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import httpcore2  # noqa: F401 - httpx2 would import it with the first call, and stall the loop for 100 ms
 import httpx2
 
 from gateway.config.issuance import Webhook as Config
@@ -24,6 +30,8 @@ logger = logging.getLogger("gateway.issuer")
 
 _QUEUE = 1000
 _WAITS_S = (1.0, 5.0, 25.0)  # before the second, third and fourth attempt
+_LONGEST_PAUSE_S = 2.0
+_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,13 @@ class Webhook:
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
         wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`transport` is for tests."""
+        """`transport` is for tests; `chance` in [0, 1) says how much of the longest pause each message waits."""
         self._config = config
         self._transport = transport
         self._wall = wall
+        self._chance = chance
         self._queue: asyncio.Queue[Message] = asyncio.Queue(_QUEUE)
         self.sent = 0
         self.failed = 0
@@ -69,15 +79,23 @@ class Webhook:
 
     async def run(self) -> None:
         """Sends what is queued, until cancelled; a few at once, so that one slow call does not hold up the others."""
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(4):
-                tasks.create_task(self._work())
+        # Reading the authorities takes tens of milliseconds, in which no request would go on.
+        tls = await asyncio.to_thread(ssl.create_default_context) if self._transport is None else True
+        async with (
+            httpx2.AsyncClient(
+                verify=tls, transport=self._transport, trust_env=False, follow_redirects=False
+            ) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for _ in range(_WORKERS):
+                tasks.create_task(self._work(client))
 
-    async def _work(self) -> None:
+    async def _work(self, client: httpx2.AsyncClient) -> None:
         while True:
             message = await self._queue.get()
+            await asyncio.sleep(self._chance() * _LONGEST_PAUSE_S)
             for wait_s in (*_WAITS_S, None):
-                reason = await self._call(message)
+                reason = await self._call(client, message)
                 if not reason:
                     self.sent += 1
                     break
@@ -87,7 +105,7 @@ class Webhook:
                 else:
                     await asyncio.sleep(wait_s)
 
-    async def _call(self, message: Message) -> str:
+    async def _call(self, client: httpx2.AsyncClient, message: Message) -> str:
         """One attempt; why it failed, or ""."""
         assert self._config is not None
         fields = {
@@ -103,11 +121,9 @@ class Webhook:
         try:
             async with (
                 asyncio.timeout(self._config.timeout),
-                httpx2.AsyncClient(
-                    transport=self._transport, trust_env=False, timeout=self._config.timeout, follow_redirects=False
-                ) as client,
+                client.stream("POST", self._config.url, content=body, headers=headers, timeout=None) as response,
             ):
-                status = (await client.post(self._config.url, content=body, headers=headers)).status_code
+                status = response.status_code  # what else it says is of no interest, however long it is
         except (httpx2.HTTPError, TimeoutError, OSError) as exc:
             return type(exc).__name__
         return "" if 200 <= status < 300 else f"status {status}"

@@ -13,6 +13,7 @@ from gateway.denylist.contract import StoreUnavailable
 from gateway.denylist.grammar import Entry
 from gateway.issuer.endpoints import create_endpoints
 from gateway.issuer.service import Issuer
+from gateway.redis.masters import MasterLinks
 
 URL = "https://api.example/auth"
 START = 1_800_000_000.0
@@ -62,12 +63,17 @@ def issuance(store_url: str, **settings: Any) -> Issuance:
 class Desk:
     """One issuer and a client in front of it."""
 
-    def __init__(self, store_url: str, *, clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(
+        self, store_url: str, *, clock: Clock | None = None, redis: MasterLinks | None = None, **settings: Any
+    ) -> None:
         self.clock = clock or Clock()
         self.denylist = RecordingDenylist()
         self.mail: list[dict[str, Any]] = []
         self.config = issuance(store_url, **settings)
-        self.issuer = Issuer(self.config, self.denylist, transport=httpx2.MockTransport(self._post), wall=self.clock)
+        mailer = httpx2.MockTransport(self._post)
+        self.issuer = Issuer(
+            self.config, self.denylist, redis=redis, transport=mailer, wall=self.clock, chance=lambda: 0.0
+        )
         endpoints = create_endpoints(self.issuer)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:

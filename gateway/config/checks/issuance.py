@@ -42,8 +42,12 @@ def _settings(own: Issuance) -> Iterator[Finding]:
         message = "shorter than 5 minutes costs refreshes, longer than 15 leaves revocation to the denylist alone"
         yield Finding(("issuer", "access_token"), message, severity="warning")
     if own.registration == "open":
-        message = "whoever registers learns whether a name is taken"
-        yield Finding(("issuer", "registration"), message, "`verified` tells strangers nothing", severity="warning")
+        message = "whoever registers learns whether a name is taken, and may give an e-mail address of somebody else"
+        hint = "`verified` tells strangers nothing, and asks the address"
+        yield Finding(("issuer", "registration"), message, hint, severity="warning")
+    if own.webhook is not None and is_clear_text(own.webhook.url):
+        message = "one-time tokens over plain http can be read by whoever is on the way"
+        yield Finding(("issuer", "webhook", "url"), message, "use https", severity="warning")
     if own.signing.encryption_key is None:
         message = "private keys are not encrypted: whoever reads the store can sign tokens"
         yield Finding(("issuer",), message, "add `signing: {encryption_key: …}`", severity="warning", on="key")

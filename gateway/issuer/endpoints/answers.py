@@ -17,7 +17,8 @@ from gateway.issuer.clients import OAuthError
 from gateway.issuer.refusals import NotFound, StoreDown
 from gateway.problem import problem_response
 
-NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}  # RFC 6749 §5.1
+# RFC 6749 §5.1; and nothing that a user wrote, a device's name for one, is to be taken for a page.
+NO_STORE = {"cache-control": "no-store", "pragma": "no-cache", "x-content-type-options": "nosniff"}
 
 
 def json_answer(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 import secrets
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from gateway.issuer.service import Issuer
 
 FORM_S = 3600.0  # how long the page may stand open
 _LONGEST = 512  # of state and nonce
+_BINDING = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 random bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,7 @@ class Authorize:
         except OAuthError as exc:
             fields = {"error": exc.error, "error_description": exc.description, "state": parameters.get("state")}
             return self._back(redirect_uri, fields)
-        binding = request.cookies.get(self._cookie) or secrets.token_urlsafe(32)
-        return self._form(asked, binding)
+        return self._form(asked, self._binding(request) or secrets.token_urlsafe(32))
 
     def _addressee(self, parameters: dict[str, str]) -> tuple[Client, str]:
         client_id = parameters.get("client_id", "")
@@ -130,7 +131,7 @@ class Authorize:
             form = await read_form(request)
         except (InvalidRequest, UnsupportedMedia) as exc:
             return _page(error_page(str(exc)), 400, None)
-        binding = request.cookies.get(self._cookie, "")
+        binding = self._binding(request)
         asked = self._unseal(form.get("request", ""), binding)
         if asked is None:
             return _page(error_page("The page was open for too long, or cookies are switched off."), 400, None)
@@ -145,6 +146,11 @@ class Authorize:
             user, CodeRequest(asked.client_id, asked.redirect_uri, asked.scope, asked.code_challenge, asked.nonce)
         )
         return self._back(asked.redirect_uri, {"code": code, "state": asked.state})
+
+    def _binding(self, request: Request) -> str:
+        """What the form's cookie holds; "" for what we have not made."""
+        value = request.cookies.get(self._cookie, "")
+        return value if _BINDING.fullmatch(value) else ""
 
     def _form(
         self,

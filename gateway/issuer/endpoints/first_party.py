@@ -16,7 +16,7 @@ from gateway.issuer.endpoints.callers import find_caller
 from gateway.issuer.endpoints.reading import bearer, optional_text, read_json, text
 from gateway.issuer.grants import SessionOver, Tokens
 from gateway.issuer.refresh_tokens import Verdict
-from gateway.issuer.refusals import InvalidRequest, NotFound, SessionEnded
+from gateway.issuer.refusals import CrossSite, InvalidRequest, NotFound, SessionEnded
 from gateway.issuer.service import Issuer
 from gateway.issuer.sessions import PLATFORMS, Device, Session
 
@@ -58,7 +58,7 @@ class FirstParty:
         """201 with tokens where registration is open; 202 where the address must be confirmed first."""
         members = await read_json(request)
         device = read_device(request, members)
-        wants_cookies = self._wants_cookies(members)
+        wants_cookies = self._wants_cookies(request, members)
         asked = read_registration(
             optional_text(members, "username"),
             optional_text(members, "email"),
@@ -79,7 +79,7 @@ class FirstParty:
         """Tokens for a name and a password."""
         members = await read_json(request)
         device = read_device(request, members)
-        wants_cookies = self._wants_cookies(members)
+        wants_cookies = self._wants_cookies(request, members)
         names = [name for name in ("username", "email") if members.get(name) is not None]
         if len(names) != 1:
             raise InvalidRequest("Give a username or an email.")
@@ -88,10 +88,12 @@ class FirstParty:
         )
         return self._begun(await self._issuer.grants.begin(user, device), wants_cookies)
 
-    def _wants_cookies(self, members: dict[str, Any]) -> bool:
+    def _wants_cookies(self, request: Request, members: dict[str, Any]) -> bool:
         wanted = members.get("cookies", False)
         if not isinstance(wanted, bool) or (wanted and self._browsers is None):
             raise InvalidRequest("`cookies` is true or false, and true only where the issuer has `web`.")
+        if wanted and self._browsers is not None and not self._browsers.is_from_our_pages(request.scope["headers"]):
+            raise CrossSite  # another site's page must not sign its visitor in as somebody else (login CSRF)
         return wanted
 
     def _begun(self, tokens: Tokens, wants_cookies: bool, status: int = 200) -> Response:

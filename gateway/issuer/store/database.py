@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Database:
     def __init__(self, url: str) -> None:
         """`url` as in the configuration: `sqlite://PATH` or `postgresql+asyncpg://…`."""
         self.is_sqlite = url.startswith("sqlite://")
-        self._folder = Path(url.removeprefix("sqlite://")).parent if self.is_sqlite else None
+        self._file = Path(url.removeprefix("sqlite://")) if self.is_sqlite else None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
@@ -46,8 +47,8 @@ class Database:
 
     async def open(self) -> None:
         """Bring the store up to date; several gateways may do so at once. Raises StoreUnavailable."""
-        if self._folder is not None and not await asyncio.to_thread(self._folder.is_dir):
-            raise StoreUnavailable("the folder of the issuer's store does not exist")
+        if self._file is not None:
+            await asyncio.to_thread(_prepare_file, self._file)
         async with self._transaction(writes=True, deadline_s=MIGRATION_DEADLINE_S) as connection:
             await self.lock(connection, "migrations")
             await connection.run_sync(_migrate)
@@ -100,8 +101,27 @@ def _kind(exc: SQLAlchemyError | OSError) -> str:
     return type(exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc).__name__
 
 
+def _prepare_file(path: Path) -> None:
+    """Make the file for nobody else to read, before SQLite would with the mode that the umask leaves."""
+    if not path.parent.is_dir():
+        raise StoreUnavailable("the folder of the issuer's store does not exist")
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # its side files get the same mode
+    except OSError as exc:
+        raise StoreUnavailable(f"the issuer's store failed: {exc.strerror}") from exc
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            logger.warning(
+                "the issuer's store, with its signing keys, is open to other users of this machine: chmod 600"
+            )
+    finally:
+        os.close(descriptor)
+
+
 def _sqlite(path: str) -> AsyncEngine:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": DEADLINE_S})
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}", connect_args={"timeout": DEADLINE_S}, hide_parameters=True
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
@@ -124,6 +144,7 @@ def _sqlite(path: str) -> AsyncEngine:
 def _postgresql(url: str) -> AsyncEngine:
     return create_async_engine(
         url,
+        hide_parameters=True,  # an error that is logged must not show hashes and addresses
         pool_size=10,
         max_overflow=10,
         pool_timeout=DEADLINE_S,
