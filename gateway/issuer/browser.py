@@ -8,9 +8,9 @@
                                    └ session over ─▶ cookies cleared, request goes on without
 
 Both cookies are `__Host-`, HttpOnly, Secure and SameSite; they are sent to this host only, and the gateway passes
-neither on. The access token's cookie ends with the token, so its absence is what starts a refresh; where a browser's clock
-was put back the cookie outlives the token, so that counts too. Pages that ask in
-parallel refresh with the same token and get the same successor.
+neither on. The access token's cookie ends with the token, so its absence is what starts a refresh; a browser whose clock
+was put back keeps it longer, so a token that has ended does too. Pages that ask in parallel refresh with the same token
+and get the same successor.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _find(headers: list[Header], name: bytes) -> bytes | None:
 
 
 def _has_ended(access: bytes, now: float) -> bool:
-    """Whether a token says of itself that its time has passed; unverified, for asking for another one needs no proof."""
+    """Whether a token says that its time has passed; unverified, for asking for another one needs no proof."""
     try:
         payload = access.split(b".")[1]
         return bool(json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))["exp"] <= now)

@@ -11,7 +11,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from gateway.issuer.browser import Browsers
 from tests.edge import GatewayProcess, RecordingUpstream
+from tests.issuer.desk import Desk
 from tests.issuer.house import PASSWORD, App, config_text
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
@@ -158,3 +160,33 @@ async def test_cookies_are_refused_where_they_are_not_configured(
         members = {"username": "alice", "password": PASSWORD, "cookies": True}
         answer = await Page(http, gateway).send("POST", "/auth/register", members)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_a_cookie_that_outlived_its_token_is_refreshed_too(sqlite_url: str) -> None:
+    """A browser whose clock was put back keeps the cookie, and would be told of an expired token for hours."""
+    async with Desk(sqlite_url, web={}) as desk:
+        tokens = await desk.register()
+        pair = f"{ACCESS}={tokens['access_token']}; {REFRESH}={tokens['refresh_token']}"
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "client": ("192.0.2.1", 1),
+            "headers": [(b"cookie", pair.encode())],
+        }
+
+        async def admitted() -> str:
+            seen, _ = await Browsers(desk.issuer).admit(scope, _ignore, is_own=True)
+            return str(dict(seen["headers"])[b"authorization"].decode())
+
+        assert await admitted() == f"Bearer {tokens['access_token']}"
+        desk.clock.wind(700)
+        renewed = desk.issuer.access_tokens.read((await admitted()).partition(" ")[2])
+        assert renewed is not None
+        assert renewed.expires_at > desk.clock()
+        pair = f"{ACCESS}=no.token.at-all; {REFRESH}={tokens['refresh_token']}"
+        scope["headers"] = [(b"cookie", pair.encode())]
+        assert await admitted() == "Bearer no.token.at-all"
+
+
+async def _ignore(_: Any) -> None:
+    """Nothing is sent."""
