@@ -8,9 +8,9 @@
                                    └ session over ─▶ cookies cleared, request goes on without
 
 Both cookies are `__Host-`, HttpOnly, Secure and SameSite; they are sent to this host only, and the gateway passes
-neither on. The access token's cookie ends with the token, so its absence is what starts a refresh; a browser whose clock
-was put back keeps it longer, so a token that has ended does too. Pages that ask in parallel refresh with the same token
-and get the same successor.
+neither on. The access token's cookie ends with the token, so its absence is what starts a refresh; a browser whose
+clock was put back keeps it longer, so a token that has ended does too. Pages that ask in parallel refresh with the same
+token and get the same successor.
 """
 
 from __future__ import annotations
