@@ -25,6 +25,8 @@ from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from gateway.denylist.strict import StrictCheck
 from gateway.generation import Generation, Resource, Surroundings, UnusableConfig, build
+from gateway.idempotency.ledger import Ledger
+from gateway.idempotency.store import open_store as open_answers
 from gateway.issuing import Issuing
 from gateway.live import LiveConnections
 from gateway.telemetry.access_log import AccessLog
@@ -74,6 +76,8 @@ class App:
         self._strict = StrictCheck(self._store) if self._store is not None else None
         self._intake = Intake(self._store) if self._store is not None else None
         self._live = LiveConnections(self._replica)
+        answers = open_answers(config)
+        self._ledger = Ledger(answers, config.idempotency.lease) if answers is not None else None
         peers = Peers(config.server.trusted_proxies)
         self._issuing = Issuing(config, self._store, peers, self.record) if config.issuer is not None else None
         self._around = Surroundings(
@@ -83,6 +87,7 @@ class App:
             strict=self._strict,
             intake=self._intake,
             live=self._live,
+            ledger=self._ledger,
             own_keys=self._issuing.keys if self._issuing is not None else {},
         )
         self.current: Generation = build(config, self._around, None)
@@ -140,7 +145,7 @@ class App:
             self._tasks = tasks
             issuer = self._issuing.issuer if self._issuing is not None else None
             beside = (self._access_log, self._loop_monitor, self._live, self._scrape, self._watch)
-            for part in (self._store, issuer, *beside):
+            for part in (self._store, self._ledger, issuer, *beside):
                 if part is not None:
                     self.start(part)
             await self._warm_up()
@@ -164,6 +169,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         self._running.clear()
+        if self._ledger is not None:
+            await self._ledger.close(CLOSE_S)
         await asyncio.gather(*(upstream.close(0) for upstream in self.current.upstreams.values()))
         if self._issuing is not None:
             await self._issuing.issuer.close()
@@ -218,6 +225,8 @@ class App:
             found.append(self._strict)
         if self._intake is not None:
             found.append(self._intake)
+        if self._ledger is not None:
+            found.append(self._ledger)
         return [*found, self.current]
 
     def samples(self) -> Iterable[Sample]:

@@ -9,6 +9,10 @@
     │  ├─ ContentTooLarge       413 content_too_large
     │  ├─ UpgradeRequired       426 upgrade_required
     │  ├─ RateLimited           429 rate_limited
+    │  ├─ IdempotencyKeyMissing     400 idempotency_key_missing
+    │  ├─ IdempotencyKeyReused      422 idempotency_key_reused
+    │  ├─ IdempotencyKeyInUse       409 idempotency_key_in_use
+    │  ├─ IdempotencyOutcomeUnknown 409 idempotency_outcome_unknown
     │  ├─ HeaderTooLarge        431 header_too_large
     │  ├─ Unauthorized          401
     │  │  ├─ TokenMissing           token_missing
@@ -22,6 +26,7 @@
     │  ├─ KeysUnavailable       503 keys_unavailable
     │  ├─ DenylistStale         503 denylist_stale
     │  ├─ StatusUnavailable     503 status_unavailable
+    │  ├─ IdempotencyUnavailable    503 idempotency_unavailable
     │  ├─ Overloaded            503 overloaded
     │  └─ Unexpected            500 unexpected
     └─ UpstreamFault
@@ -108,6 +113,32 @@ class RateLimited(ClientError):
     retry_after_s = 1
 
 
+class IdempotencyKeyMissing(ClientError):
+    """A POST or PATCH without `Idempotency-Key` on a route that asks for one."""
+
+    status, code, title = 400, "idempotency_key_missing", "This request needs an Idempotency-Key."
+
+
+class IdempotencyKeyReused(ClientError):
+    """The key belongs to a request with another method, target or body."""
+
+    status, code, title = 422, "idempotency_key_reused", "The Idempotency-Key belongs to another request."
+
+
+class IdempotencyKeyInUse(ClientError):
+    """A request with this key is in flight, and has been for as long as the route waits."""
+
+    status, code, title = 409, "idempotency_key_in_use", "A request with this Idempotency-Key is being handled."
+    retry_after_s = 1
+
+
+class IdempotencyOutcomeUnknown(ClientError):
+    """A request with this key may have been handled, and the route does not forward it again."""
+
+    status, code = 409, "idempotency_outcome_unknown"
+    title = "A request with this Idempotency-Key may have been handled; look before you send it under a new one."
+
+
 class HeaderTooLarge(ClientError):
     """The head has too many bytes or too many fields (RFC 6585 §5)."""
 
@@ -190,6 +221,13 @@ class StatusUnavailable(GatewayFault):
 
     status, code, title = 503, "status_unavailable", "The token's status cannot be checked now; try again later."
     retry_after_s = 5
+
+
+class IdempotencyUnavailable(GatewayFault):
+    """The store of answers cannot be asked; nothing was forwarded."""
+
+    status, code, title = 503, "idempotency_unavailable", "Repetitions cannot be recognised now; try again later."
+    retry_after_s = 2
 
 
 class Overloaded(GatewayFault):

@@ -20,6 +20,8 @@ from gateway.denylist.intake import Intake
 from gateway.denylist.replica import Replica
 from gateway.denylist.strict import StrictCheck
 from gateway.errors import KeysUnavailable
+from gateway.idempotency.ledger import Ledger
+from gateway.idempotency.route import Idempotency, Rules
 from gateway.identity import IdentityHeaders
 from gateway.inlets.mount import Application, Mount, build_inlets
 from gateway.keys.source import KeySource, build_key_source
@@ -57,6 +59,7 @@ class Surroundings:
     strict: StrictCheck | None = None
     intake: Intake | None = None
     live: LiveConnections | None = None  # None: nothing that lasts is ended
+    ledger: Ledger | None = None  # None: there is no place to keep answers
     own_keys: Mapping[str, KeySource] = field(default_factory=dict)  # of issuers that run in this process
 
 
@@ -72,6 +75,7 @@ class Generation:
     upstreams: dict[str, Upstream]
     statuses: dict[str, StatusLists]
     entry: Application  # the pipeline, behind the inlets if there are any
+    outliving: set[asyncio.Task[None]]  # exchanges that go on when their client leaves
     in_flight: int = 0
     _ended: asyncio.Event | None = field(default=None, repr=False)
 
@@ -90,6 +94,8 @@ class Generation:
         if self.in_flight:
             self._ended = self._ended or asyncio.Event()  # several may wait
             await self._ended.wait()
+        if self.outliving:
+            await asyncio.wait(self.outliving)
 
     async def warm(self, previous: Generation | None) -> None:
         """Load the keys of issuers that are new here, as far as they can be had within their timeouts."""
@@ -133,16 +139,28 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     settings += [route.credentials for route in config.routes if route.credentials is not None]
     held = CredentialSources.of(settings)
     watches = {word: _watch(around.live, verifier, ends=word == "end") for word in ("end", "finish")}
+    outliving: set[asyncio.Task[None]] = set()
     routes = RouteTable(
         [
-            (route_shape(route), _route(route, config, identity, upstreams, held, watches[route.on_revoke]))
+            (
+                route_shape(route),
+                _route(
+                    route,
+                    config,
+                    identity,
+                    upstreams,
+                    held,
+                    watches[route.on_revoke],
+                    _idempotency(route, around.ledger, outliving),
+                ),
+            )
             for route in config.routes
         ]
     )
     statuses = _statuses(config, keys, previous)
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
     entry = _entry(config, around, pipeline, verifier, keys)
-    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry, outliving)
 
 
 def _watch(live: LiveConnections | None, verifier: Verifier, *, ends: bool) -> Watch | None:
@@ -208,6 +226,7 @@ def _route(
     upstreams: dict[str, Upstream],
     held: CredentialSources | None,
     watch: Watch | None,
+    idempotency: Idempotency | None,
 ) -> Route:
     names = config.issuers if route.auth.issuers is None else route.auth.issuers
     settings = [route.credentials] if route.credentials else [config.issuers[name].credentials for name in names]
@@ -236,7 +255,26 @@ def _route(
         idle_timeout_s=route.timeouts.idle or upstream.config.timeouts.idle,
         watch=watch,
         websocket=_websocket_rules(route.websocket, has_cookies=sources is not None and bool(sources.cookies)),
+        idempotency=idempotency,
     )
+
+
+def _idempotency(route: schema.Route, ledger: Ledger | None, outliving: set[asyncio.Task[None]]) -> Idempotency | None:
+    settings = route.idempotency
+    if settings.mode == "off":
+        return None
+    if ledger is None:
+        raise UnusableConfig(f"route {route.name}: `idempotency` needs a store, which needs a restart")
+    rules = Rules(
+        route=route.name,
+        is_required=settings.mode == "required",
+        ttl_s=settings.ttl,
+        max_body=settings.max_body,
+        max_answer=settings.max_answer,
+        wait_s=settings.wait,
+        takes_over=settings.when_unknown == "forward",
+    )
+    return Idempotency(rules, ledger, outliving)
 
 
 def _websocket_rules(websocket: schema.RouteWebsocket, *, has_cookies: bool) -> WebSocketRules:

@@ -10,7 +10,7 @@
     7  authorize   scopes and claims that the route asks for                                  403
     8  identify    what the upstream is told about the caller; a public route passes here too, to strip
     9  choose      and
-    10 forward     both bodies streamed                                                       413, 502, 503, 504
+    10 forward     both bodies streamed; or, by its key, as it was answered before       409, 413, 422, 502, 503, 504
     11 account     the record closes: one log line, one set of metrics
 
 Each step turns the request into a stronger value: bytes → `Route` → `Token` → `Permit` → headers. What can be decided
@@ -32,6 +32,7 @@ from gateway.denylist.replica import Replica
 from gateway.denylist.strict import StrictCheck
 from gateway.errors import BadResponse, DenylistStale, GatewayError, TokenRevoked, Unexpected
 from gateway.http_date import http_date
+from gateway.idempotency.route import Idempotency
 from gateway.identity import IdentityHeaders
 from gateway.live import Watch
 from gateway.policy import Policy
@@ -78,6 +79,7 @@ class Route:
     idle_timeout_s: float
     watch: Watch | None  # of what lasts longer than its permission; None: nobody does
     websocket: WebSocketRules
+    idempotency: Idempotency | None  # None: repetitions are none of its affair
 
 
 class Pipeline:
@@ -153,10 +155,12 @@ class Pipeline:
                 head_timeout_s=route.head_timeout_s,
                 idle_timeout_s=route.idle_timeout_s,
             )
-            if offer is None:
+            if offer is not None:
+                await carry(offer, request, route.upstream, route.websocket, route.watch, token, exchange)
+            elif route.idempotency is None:
                 await forward(request, route.upstream, receive, send, exchange, route.watch, token)
             else:
-                await carry(offer, request, route.upstream, route.websocket, route.watch, token, exchange)
+                await route.idempotency.forward(request, route.upstream, receive, send, exchange, route.watch, token)
         except GatewayError as error:
             await self._refuse(error, exchange, send)
         except (asyncio.CancelledError, ClientGone):

@@ -7,18 +7,23 @@ from gateway.routing.pattern import ANY_HOST, parse_host, parse_path
 
 
 def listing(config: Config) -> list[dict[str, str]]:
-    """One row per route, the most specific first: name, methods, host, path, auth, upstream."""
-    return [
+    """One row per route, the most specific first: name, methods, host, path, auth, upstream; idempotency if used."""
+    rows = [
         {
             "name": route.name,
             "methods": ",".join(route.methods or ()) or "any",
             "host": route.host or "any",
             "path": route.path,
             "auth": auth_text(route.auth),
+            "idempotency": route.idempotency.mode,
             "upstream": route.upstream,
         }
         for route in sorted(config.routes, key=_rank)
     ]
+    if all(row["idempotency"] == "off" for row in rows):
+        for row in rows:
+            del row["idempotency"]
+    return rows
 
 
 def _rank(route: Route) -> tuple[object, ...]:

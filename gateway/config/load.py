@@ -25,7 +25,18 @@ from gateway.config.document import Document
 from gateway.config.document import Path as Place
 from gateway.config.issuance import Issuance
 from gateway.config.problem import ConfigError, Problem
-from gateway.config.schema import SECRET_KEYS, Admin, Config, Denylist, Identity, Issuer, Route, Server, Upstream
+from gateway.config.schema import (
+    SECRET_KEYS,
+    Admin,
+    Config,
+    Denylist,
+    Idempotency,
+    Identity,
+    Issuer,
+    Route,
+    Server,
+    Upstream,
+)
 
 __all__ = ["ConfigError", "Examination", "Problem", "examine", "load"]
 
@@ -126,6 +137,7 @@ def _whole(config: Config, document: Document) -> Parts:
         admin=config.admin,
         denylist=config.denylist,
         has_denylist=config.denylist is not None,
+        idempotency=config.idempotency,
         identity=config.identity,
         issuer=config.issuer,
         issuers={name: config.issuers[name] for name in document.tree.get("issuers") or {}},
@@ -153,6 +165,7 @@ def _parts(document: Document, base: Path) -> Parts:
         admin=valid(Admin, tree.get("admin", {})),
         denylist=valid(Denylist, tree["denylist"]) if tree.get("denylist") is not None else None,
         has_denylist=tree.get("denylist") is not None,
+        idempotency=valid(Idempotency, tree.get("idempotency", {})),
         identity=valid(Identity, tree.get("identity", {})),
         issuer=valid(Issuance, tree["issuer"]) if tree.get("issuer") is not None else None,
         issuers={name: valid(Issuer, value) for name, value in named("issuers").items()},

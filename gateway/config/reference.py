@@ -42,6 +42,7 @@ def json_schema() -> dict[str, Any]:
         if name == "ClaimRule":
             model["minProperties"] = model["maxProperties"] = 1
     _shorthand(models["Route"], "auth", {"enum": ["required", "optional", "none"]})
+    _shorthand(models["Route"], "idempotency", {"enum": ["off", "optional", "required", True, False]})
     _shorthand(models["Auth"], "scopes", {"type": "array", "items": {"type": "string"}})
     _shorthand(models["Revocation"], "status_list", {"type": "boolean"})
     headers = models["Identity"]["properties"]["headers"]

@@ -44,16 +44,18 @@ class ReplyError(Exception):
 class Link(asyncio.Protocol):
     """A connection; made by `connect`. Commands of concurrent callers are answered in the order they were sent."""
 
-    def __init__(self, timeout_s: float, on_push: Callable[[list[Reply]], None] | None = None) -> None:
+    def __init__(
+        self, timeout_s: float, on_push: Callable[[list[Reply]], None] | None = None, *, gives_bytes: bool = False
+    ) -> None:
+        """`gives_bytes`: strings in replies stay bytes; else they are text, with bytes that are none escaped."""
         self._timeout_s = timeout_s
         self._on_push = on_push
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[int, list[Reply], asyncio.Future[list[Reply]]]] = deque()
         self._lost: LinkLost | None = None
         self._closed = asyncio.Event()
-        self._reader = hiredis.Reader(
-            encoding="utf-8", errors="surrogateescape", notEnoughData=_INCOMPLETE, replyError=ReplyError
-        )
+        text: dict[str, Any] = {} if gives_bytes else {"encoding": "utf-8", "errors": "surrogateescape"}
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE, replyError=ReplyError, **text)
 
     @property
     def is_open(self) -> bool:
@@ -168,13 +170,14 @@ async def connect(
     db: int = 0,
     on_push: Callable[[list[Reply]], None] | None = None,
     resp3: bool = True,
+    gives_bytes: bool = False,
 ) -> Link:
     """An open link, authenticated and with its database selected.
 
     Raises `LinkLost` if there is none within a second, and `ReplyError` if Redis refuses the credentials or is older
     than RESP3. `resp3=False` is for Sentinels before 6.2, which are asked one question only.
     """
-    link = Link(timeout_s, on_push)
+    link = Link(timeout_s, on_push, gives_bytes=gives_bytes)
     try:
         async with asyncio.timeout(max(_CONNECT_DEADLINE_S, timeout_s)):
             await _open(link, endpoint, tls)

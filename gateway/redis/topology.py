@@ -36,7 +36,9 @@ class Topology:
         """Seconds until the masters may be others; None if they never are."""
         return None if self._address.deployment == "single" else _ASK_AGAIN_S
 
-    async def dial(self, endpoint: Endpoint, on_push: Callable[[list[Reply]], None] | None = None) -> Link:
+    async def dial(
+        self, endpoint: Endpoint, on_push: Callable[[list[Reply]], None] | None = None, *, gives_bytes: bool = False
+    ) -> Link:
         """An open link to a master. Raises `LinkLost` or `ReplyError`."""
         return await connect(
             endpoint,
@@ -45,6 +47,7 @@ class Topology:
             timeout_s=self._timeout_s,
             db=self._address.db,
             on_push=on_push,
+            gives_bytes=gives_bytes,
         )
 
     async def masters(self) -> Masters:

@@ -13,6 +13,7 @@ from gateway.config.checks.denylist import examine_denylist
 from gateway.config.checks.exposure import examine_exposure
 from gateway.config.checks.files import examine_files
 from gateway.config.checks.finding import Finding, Parts, suggestion
+from gateway.config.checks.idempotency import examine_idempotency
 from gateway.config.checks.issuance import examine_issuance
 from gateway.config.checks.issuers import examine_issuers
 from gateway.config.checks.routes import examine_routes
@@ -27,6 +28,7 @@ _CHECKS: tuple[Callable[[Parts], Iterator[Finding]], ...] = (
     examine_upstreams,
     examine_exposure,
     examine_denylist,
+    examine_idempotency,
     examine_files,
 )
 

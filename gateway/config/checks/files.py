@@ -17,6 +17,8 @@ def examine_files(parts: Parts) -> Iterator[Finding]:
         needed += [(("server", "tls", "key"), parts.server.tls.key)]
     if parts.denylist is not None:
         needed.append((("denylist", "ca"), parts.denylist.ca))
+    if parts.idempotency is not None:
+        needed.append((("idempotency", "ca"), parts.idempotency.ca))
     for name, upstream in parts.upstreams.items():
         if upstream is not None:
             tls = upstream.tls

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gateway.config.document import Document
 from gateway.config.document import Path as Place
 from gateway.config.issuance import Issuance
-from gateway.config.schema import Admin, Denylist, Identity, Issuer, Route, Server, Upstream
+from gateway.config.schema import Admin, Denylist, Idempotency, Identity, Issuer, Route, Server, Upstream
 from gateway.config.values import is_loopback_host
 
 
@@ -24,6 +24,7 @@ class Parts:
     admin: Admin | None
     denylist: Denylist | None
     has_denylist: bool
+    idempotency: Idempotency | None
     identity: Identity | None
     issuer: Issuance | None
     issuers: dict[str, Issuer | None]  # without the built-in one

@@ -1,8 +1,8 @@
 """The YAML contract as frozen models: every key, its type, its default and why that default.
 
-    server · admin · denylist · telemetry       the *static* half, with `issuer` (in `gateway.config.issuance`)
-    issuers · identity · upstreams · routes     the *dynamic* half; `revocation` is a part of `issuers`
-    file                                        all of them together: `Config`
+    server · admin · denylist · idempotency · telemetry   the *static* half, with `issuer` (`gateway.config.issuance`)
+    issuers · identity · upstreams · routes               the *dynamic* half; `revocation` is a part of `issuers`
+    file                                                  all of them together: `Config`
 
 The static half is read once; a change needs a restart. The dynamic half is swapped while running. A module is a section
 of the file. Models only say what a value may be on its own; what needs two places of the file at once (references,
@@ -15,6 +15,7 @@ What the rest of the house reads is named here.
 from gateway.config.schema.admin import Admin
 from gateway.config.schema.denylist import Denylist
 from gateway.config.schema.file import SECRET_KEYS, STATIC_SECTIONS, Config
+from gateway.config.schema.idempotency import Idempotency, RouteIdempotency
 from gateway.config.schema.identity import Identity
 from gateway.config.schema.issuers import Credentials, Issuer
 from gateway.config.schema.revocation import SECURITY_EVENTS, BackchannelLogout, RevocationClient, SharedSignals
@@ -36,11 +37,13 @@ __all__ = [
     "Config",
     "Credentials",
     "Denylist",
+    "Idempotency",
     "Identity",
     "Issuer",
     "Limits",
     "RevocationClient",
     "Route",
+    "RouteIdempotency",
     "RouteWebsocket",
     "Server",
     "ServerTls",

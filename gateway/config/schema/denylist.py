@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from gateway.config.quantities import Duration
 from gateway.config.values import FilePath, Model, PlainPath, beside_the_file
 
-_STORES = "redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// or sqlite:///path"
+STORES = "redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// or sqlite:///path"
 _STORE = re.compile(r"(rediss?|rediss?\+sentinel|rediss?\+cluster|unix|sqlite)://\S+")
+
+
+def _address(value: str, info: ValidationInfo) -> str:
+    if _STORE.fullmatch(value) is None:
+        raise ValueError(f"use {STORES}")
+    path = value.removeprefix("sqlite://")
+    if path != value:  # sqlite:///absolute/path, or sqlite://path beside the YAML file
+        return f"sqlite://{beside_the_file(path, info.context)}"
+    return value
+
+
+StoreAddress = Annotated[str, AfterValidator(_address)]
+"""Where several gateways share something; may hold a password."""
 
 
 class Denylist(Model):
     """Where revocations are kept, and what happens when they cannot be seen."""
 
-    store: str = Field(
+    store: StoreAddress = Field(
         default="redis://127.0.0.1:6379/0",
-        description=f"{_STORES}; `sqlite` is embedded, for the gateways of one machine.",
+        description=f"{STORES}; `sqlite` is embedded, for the gateways of one machine.",
         repr=False,  # may hold a password
     )
     prefix: str = Field(default="gateway:deny:", description="In front of every key.", min_length=1, max_length=128)
@@ -46,13 +59,3 @@ class Denylist(Model):
         description="Path on the clients' address below which the endpoints of `issuers.….revocation` stand: "
         "`…/ISSUER/revoke`, `…/ISSUER/backchannel-logout`, `…/ISSUER/events`.",
     )
-
-    @field_validator("store")
-    @classmethod
-    def _scheme(cls, value: str, info: ValidationInfo) -> str:
-        if _STORE.fullmatch(value) is None:
-            raise ValueError(f"use {_STORES}")
-        path = value.removeprefix("sqlite://")
-        if path != value:  # sqlite:///absolute/path, or sqlite://path beside the YAML file
-            return f"sqlite://{beside_the_file(path, info.context)}"
-        return value

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from gateway.config.issuance import Issuance
 from gateway.config.schema.admin import Admin
 from gateway.config.schema.denylist import Denylist
+from gateway.config.schema.idempotency import Idempotency
 from gateway.config.schema.identity import Identity
 from gateway.config.schema.issuers import Issuer
 from gateway.config.schema.routes import Route
@@ -27,6 +28,7 @@ class Config(Model):
     denylist: Denylist | None = Field(
         default=None, description="Left out: nothing can be revoked, and start-up says so."
     )
+    idempotency: Idempotency = Idempotency()
     telemetry: Telemetry = Telemetry()
     issuer: Issuance | None = Field(
         default=None, description="The built-in issuer; left out: tokens come from elsewhere only."
@@ -56,4 +58,4 @@ class Config(Model):
         return self.model_copy(update={"issuers": issuers, **{name: getattr(other, name) for name in STATIC_SECTIONS}})
 
 
-STATIC_SECTIONS = ("server", "admin", "denylist", "telemetry", "issuer")
+STATIC_SECTIONS = ("server", "admin", "denylist", "idempotency", "telemetry", "issuer")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gateway.config.quantities import Duration, Size
+from gateway.config.schema.idempotency import RouteIdempotency
 from gateway.config.schema.issuers import Credentials
 from gateway.config.values import Method, Model, Name, Origin, Scope
 
@@ -130,6 +131,7 @@ class Route(Model):
         default=None, description="Replaces `server.limits.body_bytes` for this route.", ge=0
     )
     timeouts: RouteTimeouts = RouteTimeouts()
+    idempotency: RouteIdempotency = RouteIdempotency(mode="off")
     websocket: RouteWebsocket = RouteWebsocket()
     on_revoke: Literal["end", "finish"] = Field(
         default="end",
@@ -145,6 +147,13 @@ class Route(Model):
     @classmethod
     def _switch(cls, value: Any) -> Any:
         return {"enabled": value} if isinstance(value, bool) else value
+
+    @field_validator("idempotency", mode="before")
+    @classmethod
+    def _mode(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            value = "optional" if value else "off"
+        return {"mode": value} if isinstance(value, str) else value
 
     @field_validator("auth", mode="before")
     @classmethod
