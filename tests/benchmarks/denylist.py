@@ -5,8 +5,10 @@
 - *Propagation*: two gateways with two workers each, all under load. From the moment the SET is sent to Redis until the
   first refusal has arrived at a client of each worker, which asks every other millisecond. Of four rounds the quietest
   is judged: what else the machine does only ever adds.
+- *Live connections*: ten thousand WebSockets and event streams through one gateway, some of them speaking; one user's
+  end. See `live_connections`.
 
-Ends with 1 if a figure does not hold. Takes about two minutes and two cores; every process it starts it also ends.
+Ends with 1 if a figure does not hold. Takes about three minutes and two cores; every process it starts it also ends.
 """
 
 from __future__ import annotations
@@ -20,22 +22,22 @@ import tempfile
 import time
 import timeit
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import redis
 import uvloop
 
 from gateway.denylist.replica import Replica
 from tests.benchmarks import upstream
+from tests.benchmarks.live_connections import live_connections
 from tests.benchmarks.measure import busy_s, cpu_s, percentile
 from tests.benchmarks.provision import Programs
-from tests.benchmarks.site import Cores, Site, divide_cores, free_port, open_site, wait_until_listening
-from tests.e2e.load import Client, SteadyLoad, client_of_each_worker, read_metrics
-from tests.edge import GatewayProcess, TestIssuer, config_text
+from tests.benchmarks.site import Cores, divide_cores, free_port, open_site, raise_file_limit, wait_until_listening
+from tests.benchmarks.watched import Figure, Stage, Stalls, Watched
+from tests.e2e.load import Client, SteadyLoad, client_of_each_worker
+from tests.edge import TestIssuer
 
 ENTRIES: Final = 1_000_000
 BURST_PER_S: Final = 10_000
@@ -44,7 +46,6 @@ ROUNDS: Final = 4
 REVOCATIONS: Final = 100
 _DEADLINE_S: Final = 300.0
 _POLL_S: Final = 0.002
-_STALLS_MS: Final = (1, 2.5, 5, 10, 20, 50, 100, 250, 1000)
 
 # A million ids of 36 characters, unlike each other in the moment and in the end: nothing for the replica to share.
 _FILL = """
@@ -56,81 +57,6 @@ for number = 1, tonumber(ARGV[2]) do
   redis.call('SET', 'gateway:deny:' .. ARGV[3] .. ':main:' .. id, moment, 'PX', math.random(3600000, 86400000))
 end
 """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number, and what it may be at most; without a limit it is only told."""
-
-    title: str
-    value: float
-    unit: str
-    limit: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is below its limit; a NaN is not."""
-        return self.limit is None or self.value < self.limit
-
-    def __str__(self) -> str:
-        verdict = "" if self.limit is None else f"< {self.limit:g} {self.unit}: {'holds' if self.holds else 'FAILS'}"
-        return f"{self.title:<64} {self.value:>9.2f} {self.unit:<4} {verdict}".rstrip()
-
-
-class Watched(GatewayProcess):
-    """A gateway whose loop is looked at every millisecond, on cores of its own."""
-
-    def __init__(self, folder: Path, config: str, cores: frozenset[int]) -> None:
-        super().__init__(folder, config, free_port(), free_port())
-        self._cores = ",".join(map(str, sorted(cores)))
-
-    async def spawn(self) -> None:
-        """Start it, pinned."""
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *("taskset", "--cpu-list", self._cores, sys.executable, "-m", "tests.benchmarks.watchful"),
-                *("serve", "--config", str(self.config_path)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    async def metrics(self) -> dict[str, float]:
-        """Everything it exports now."""
-        return read_metrics((await self.admin("/metrics")).raw.decode())
-
-    def resident_mib(self) -> float:
-        """The memory of its one worker."""
-        [pid] = self.worker_pids()
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    async def until(self, holds: Callable[[dict[str, float]], bool]) -> float:
-        """The monotonic moment at which its metrics came to be so, looking five times a second."""
-        while not holds(await self.metrics()):
-            await asyncio.sleep(0.2)
-        return time.monotonic()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What stands around the gateways of a run."""
-
-    site: Site
-    folder: Path
-    issuer: TestIssuer
-    upstream_port: int
-    redis_port: int
-
-    def config(self, workers: int, snapshot: Path | None = None) -> str:
-        """The configuration of one gateway."""
-        kept = f", snapshot: {snapshot}" if snapshot else ""
-        section = f'denylist: {{store: "redis://127.0.0.1:{self.redis_port}/0"{kept}}}\n'
-        return config_text(self.issuer.yaml(), f"http://127.0.0.1:{self.upstream_port}", extra=section, workers=workers)
-
-    def redis(self, database: int = 0) -> redis.Redis:
-        """A client of the run's Redis."""
-        return redis.Redis(port=self.redis_port, db=database, socket_timeout=60)
 
 
 # --- at size ---------------------------------------------------------------------------------------------------------
@@ -199,32 +125,6 @@ async def burst(stage: Stage, gateway: Watched, stalls: Stalls, kind: str) -> li
         Figure(f"{kind}: loop stall at {BURST_PER_S:,} revocations/s, at most", await stalls.longest_ms(), "ms", 20.1),
         Figure(f"{kind}: behind the last of {BURST_PER_S * BURST_S:,.0f} by less than", caught_up - written, "s"),
     ]
-
-
-class Stalls:
-    """How long a gateway's loop was held up since `start`, by its own histogram."""
-
-    def __init__(self, gateway: Watched) -> None:
-        self._gateway = gateway
-        self._before: list[float] = []
-
-    async def start(self) -> None:
-        """Count from here on."""
-        self._before = await self._counts()
-
-    async def longest_ms(self) -> float:
-        """The histogram's bound that no stall since has exceeded; infinite if some exceeded the last."""
-        for bound, new, old in zip((*_STALLS_MS, float("inf")), await self._counts(), self._before, strict=True):
-            if new == old:
-                return bound
-        return float("inf")
-
-    async def _counts(self) -> list[float]:
-        """How many exceeded each bound so far."""
-        values = await self._gateway.metrics()
-        total = values["gateway_loop_stall_seconds_count"]
-        within = [values[f'gateway_loop_stall_seconds_bucket{{le="{bound / 1000!r}"}}'] for bound in _STALLS_MS]
-        return [*(total - count for count in within), 0.0]
 
 
 def check() -> list[Figure]:
@@ -344,6 +244,7 @@ async def staged(cores: Cores) -> AsyncIterator[Stage]:
 async def run() -> int:
     """Measure everything, print it, and give the exit code."""
     cores = divide_cores()
+    raise_file_limit()
     os.sched_setaffinity(0, cores.load)
     figures = check()
     histogram: list[str] = []
@@ -354,6 +255,7 @@ async def run() -> int:
             os.sched_setaffinity(0, cores.load | cores.proxy)
             found, histogram = await propagation(stage)
             figures += found
+            figures += await live_connections(stage)
     finally:
         print("\n".join(map(str, figures)))
     print("the way from writer to gateway, as the gateways export it (gateway_denylist_propagation_seconds):")
