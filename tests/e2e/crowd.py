@@ -1,6 +1,6 @@
 """Thousands of live connections: the clients and the upstream of a crowd, each a process of plain protocols.
 
-    python -m tests.e2e.crowd upstream PORT      echoes messages of WebSockets; any other GET gets an event, then silence
+    python -m tests.e2e.crowd upstream PORT      echoes messages; any other GET gets one event, and then silence
     python -m tests.e2e.crowd clients FILE       opens what FILE lists, and says on stdout what becomes of it
 
 A line of FILE is `websocket USER TOKEN` or `events USER TOKEN`, behind a first line with the gateway's port. Some of
