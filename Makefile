@@ -28,6 +28,7 @@ demo: $(VENV)/.stamp-run ## a backend and the gateway with its own issuer, with 
 test: $(VENV)/.stamp-dev ## every test but the soak tests, in random order, against a real Redis
 	@tools/prepare redis
 	@tools/prepare postgres
+	@tools/prepare browser
 	@$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## lint, format, types, import direction, documentation

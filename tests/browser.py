@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -57,9 +58,18 @@ def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why no browser can be started here; None if one can."""
-    return None if find_chromium() else "no Chromium on the PATH (tools/prepare browser installs it, or says how)"
+    path = find_chromium()
+    if path is None:
+        return "no Chromium on the PATH (`tools/prepare browser` installs it, or says how)"
+    # Where the name is only a signpost to another way of installing it, it says so and fails.
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return f"{path} does not start"
+    return None if done.returncode == 0 else f"{path} does not start"
 
 
 class Browser:

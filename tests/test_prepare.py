@@ -67,6 +67,16 @@ def test_missing_peers_are_named_and_left_out(copy: Path, tmp_path: Path, monkey
     assert done.stderr == "" or "not measured" in done.stderr
 
 
+def test_a_missing_browser_is_named_and_its_tests_left_out(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rights to install one the tests go on; those that need it say why they do not run."""
+    monkeypatch.setenv("PATH", only_on_path(tmp_path / "bin", "env", "bash", "dirname", "id"))
+    done = prepare(copy, "browser")
+    assert done.returncode == 0
+    assert "apt-get install chromium" in done.stderr
+
+
 def test_an_unknown_word_shows_the_usage(copy: Path) -> None:
     """The usage is the comment at the top of the script."""
     done = prepare(copy, "tea")
