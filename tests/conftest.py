@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.denylist.deployments import ClusterDeployment, SentinelDeployment, Tls, TlsServer
 from tests.ports import release_port, reserve_port
 from tests.redis_server import RedisServer
 
@@ -66,6 +67,46 @@ def make_redis() -> Iterator[Callable[..., RedisServer]]:
 def own_redis(make_redis: Callable[..., RedisServer]) -> RedisServer:
     """A server of this test alone, to be killed, frozen, restarted or reconfigured."""
     return make_redis()
+
+
+@pytest.fixture(scope="session")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """A server with a certificate of its own authority."""
+    server = TlsServer(tmp_path_factory.mktemp("tls"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def sentinel_deployment() -> Iterator[SentinelDeployment]:
+    """A master and a replica under a Sentinel, for tests that do not fail them over."""
+    deployment = SentinelDeployment()
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_deployment() -> Iterator[ClusterDeployment]:
+    """A Cluster of three; tests may move slots."""
+    deployment = ClusterDeployment()
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="session")
+def sentinel_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelDeployment]:
+    """The same, and everybody speaks TLS with everybody."""
+    deployment = SentinelDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterDeployment]:
+    """The same, with TLS on the bus and for clients."""
+    deployment = ClusterDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
+    yield deployment
+    deployment.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Everything here runs on uvloop, as the gateway does.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,11 @@ from gateway.config.schema import Denylist
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import Store, open_store
 from tests.denylist.deployments import (
-    ClusterDeployment,
     ClusterSite,
     RedisSite,
-    SentinelDeployment,
     SentinelSite,
     Site,
     SqliteSite,
-    Tls,
     TlsServer,
 )
 from tests.redis_server import RedisServer
@@ -97,46 +94,6 @@ async def eventually(holds: Callable[[], Any], deadline_s: float = 15.0) -> None
     while not holds():
         assert time.monotonic() < end, "it did not come to hold in time"
         await asyncio.sleep(0.001)
-
-
-@pytest.fixture(scope="session")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
-    """A server with a certificate of its own authority."""
-    server = TlsServer(tmp_path_factory.mktemp("tls"))
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def sentinel_deployment() -> Iterator[SentinelDeployment]:
-    """A master and a replica under a Sentinel, for tests that do not fail them over."""
-    deployment = SentinelDeployment()
-    yield deployment
-    deployment.close()
-
-
-@pytest.fixture(scope="session")
-def cluster_deployment() -> Iterator[ClusterDeployment]:
-    """A Cluster of three; tests may move slots."""
-    deployment = ClusterDeployment()
-    yield deployment
-    deployment.close()
-
-
-@pytest.fixture(scope="session")
-def sentinel_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelDeployment]:
-    """The same, and everybody speaks TLS with everybody."""
-    deployment = SentinelDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
-    yield deployment
-    deployment.close()
-
-
-@pytest.fixture(scope="session")
-def cluster_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterDeployment]:
-    """The same, with TLS on the bus and for clients."""
-    deployment = ClusterDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
-    yield deployment
-    deployment.close()
 
 
 @pytest.fixture(params=SITES)
