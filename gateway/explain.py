@@ -15,11 +15,21 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gateway.config.listing import auth_text
+from gateway.config.quantities import format_duration
 from gateway.config.schema import Config, Route
 from gateway.denylist.grammar import is_denied, keys_naming
 from gateway.denylist.replica import Replica
 from gateway.denylist.store import StoreError, open_store
-from gateway.errors import GatewayError, KeysUnavailable, MethodNotAllowed, NoRoute, TokenRevoked
+from gateway.errors import (
+    GatewayError,
+    IdempotencyKeyMissing,
+    KeysUnavailable,
+    MethodNotAllowed,
+    NoRoute,
+    TokenRevoked,
+)
+from gateway.idempotency.key import find_key
+from gateway.idempotency.route import needs_key, takes_key
 from gateway.identity import IdentityHeaders
 from gateway.keys.source import build_key_source
 from gateway.policy import Permit, Policy
@@ -155,6 +165,8 @@ async def explain(config: Config, probe: Probe, *, now: float, is_offline: bool 
     if permit is None:
         return told
     _identify(config, permit, probe, told)
+    if not told.is_refused:
+        _repeat(route, probe, told)
     if not told.is_refused:
         endpoints = ", ".join(config.upstreams[route.upstream].endpoints)
         told.add("forward", f"to upstream `{route.upstream}` ({endpoints})")
@@ -335,6 +347,26 @@ def _authorize(route: Route, token: Token | None, told: Explanation) -> Permit |
         return None
     told.add("authorize", "anonymous" if token is None else "the token carries what the route asks for")
     return permit
+
+
+def _repeat(route: Route, probe: Probe, told: Explanation) -> None:
+    """What the route does with `Idempotency-Key`; nothing is told of routes and methods that have none of it."""
+    rules = route.idempotency
+    method = probe.method.encode()
+    if rules.mode == "off" or not takes_key(method):
+        return
+    try:
+        key = find_key(probe.headers)
+        if key is None and rules.mode == "required" and needs_key(method):
+            raise IdempotencyKeyMissing
+    except GatewayError as exc:
+        told.refuse("repeated?", exc, remedy="send `Idempotency-Key: …`, the same with each repetition of a request")
+        return
+    if key is None:
+        told.add("repeated?", "no Idempotency-Key: forwarded each time it comes")
+        return
+    kept = f"its answer is kept for {format_duration(rules.ttl)}, for this caller on this route"
+    told.add("repeated?", f"Idempotency-Key `{key}`: forwarded once", kept, "not asked: whether it has come before")
 
 
 def _identify(config: Config, permit: Permit, probe: Probe, told: Explanation) -> None:

@@ -82,7 +82,7 @@ class Ledger:
         self.room = Room()
         self._store = store
         self._lease_s = lease_s
-        self._held: dict[Claim, None] = {}
+        self._held: dict[str, Claim] = {}  # by the record's name
         self._owed: dict[Claim, _Debt] = {}  # oldest attempt first
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_down = False
@@ -109,6 +109,9 @@ class Ledger:
 
         Raises `IdempotencyUnavailable`.
         """
+        held = self._held.get(claim.name)
+        if held is not None:  # known here, whatever an outage has done to its lease
+            return Found("in_use" if held.fingerprint == claim.fingerprint else "reused")
         found: Found | None = None
         is_asked = False
         try:
@@ -126,7 +129,7 @@ class Ledger:
                 self._owe(_Debt(claim, "release", monotonic()))
         self._note(None)
         if found.state == "claimed":
-            self._held[claim] = None
+            self._held[claim.name] = claim
         return found
 
     async def keep(self, claim: Claim, answer: bytes, *, is_whole: bool) -> None:
@@ -145,11 +148,12 @@ class Ledger:
         await self._settle(_Debt(claim, "lapse", monotonic()))
 
     def forsake(self, claim: Claim) -> None:
-        """The process ends: the lease runs out by itself."""
-        self._held.pop(claim, None)
+        """Hold the claim no longer: without more, its lease runs out by itself."""
+        if self._held.get(claim.name) is claim:
+            del self._held[claim.name]
 
     async def _settle(self, debt: _Debt) -> None:
-        self._held.pop(debt.claim, None)
+        self.forsake(debt.claim)
         self._owe(debt)
         try:
             await self._pay(debt)
@@ -213,7 +217,7 @@ class Ledger:
                     self._note(fault)
 
     async def _renew(self) -> None:
-        renewals = (self._store.renew(claim, self._lease_s) for claim in self._held)
+        renewals = (self._store.renew(claim, self._lease_s) for claim in self._held.values())
         for result in await asyncio.gather(*renewals, return_exceptions=True):
             if isinstance(result, StoreUnavailable):
                 self._note(result)

@@ -49,6 +49,16 @@ _FIRST_LOOK_S: Final = 0.05  # at a record in flight; then ever more seldom
 _LAST_LOOK_S: Final = 0.5
 
 
+def takes_key(method: bytes) -> bool:
+    """Whether a key counts for requests of this method."""
+    return method in _WRITES
+
+
+def needs_key(method: bytes) -> bool:
+    """Whether a request of this method must have a key where one is required."""
+    return method in _NOT_IDEMPOTENT
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the configuration says of one route."""
@@ -118,10 +128,10 @@ class Idempotency:
 
     def _key(self, request: UpstreamRequest) -> str | None:
         """The key, if it counts for this method."""
-        if request.method not in _WRITES:
+        if not takes_key(request.method):
             return None
         key = find_key(request.headers)
-        if key is None and self._rules.is_required and request.method in _NOT_IDEMPOTENT:
+        if key is None and self._rules.is_required and needs_key(request.method):
             self._ledger.count("missing")
             raise IdempotencyKeyMissing
         return key
