@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from websockets.utils import accept_key
 
 from tests.certificates import make_certificate
 from tests.edge import GatewayProcess, RecordingUpstream, SeenRequest
@@ -21,6 +22,10 @@ from tests.ports import release_port, reserve_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 PASSWORD = "correct horse battery"
+_ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\nSec-WebSocket-Protocol: %b\r\n\r\n"
+)
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 
@@ -34,16 +39,24 @@ class Order:
 
 
 class Shop(RecordingUpstream):
-    """Takes orders under /api/orders and serves the page; may be told to answer otherwise."""
+    """Takes orders, serves the page, an event stream and a WebSocket; may be told to refuse orders."""
 
     def __init__(self) -> None:
         super().__init__(self._answer)
         self.orders: list[Order] = []
         self.refusing: dict[str, tuple[int, str]] = {}  # what is ordered → status and further fields
 
-    async def _answer(self, seen: SeenRequest, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        method, target, _version = seen.line.decode().split(" ")
-        if target == "/api/orders" and method == "POST":
+    async def _answer(self, seen: SeenRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method, target, _ = seen.line.decode().split(" ")
+        if target == "/api/news":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: hello\n\n")
+            await reader.read()
+        elif target == "/api/chat":
+            [key] = seen.all(b"sec-websocket-key")
+            [offer] = seen.all(b"sec-websocket-protocol")
+            writer.write(_ACCEPTED % (accept_key(key.decode()).encode(), offer))
+            await reader.read()
+        elif target == "/api/orders" and method == "POST":
             self._take(seen, writer)
         elif target == "/api/orders":
             _send(writer, 200, "application/json", json.dumps([order.what for order in self.orders]).encode())
@@ -100,7 +113,8 @@ upstreams:
   shop:
     endpoints: [{shop.url}]
 routes:
-  - {{name: orders, path: /api/orders, upstream: shop}}
+  - {{name: orders, path: /api/orders, upstream: shop, idempotency: optional}}
+  - {{name: live, path: /api/**, upstream: shop}}
   - {{name: page, path: /**, upstream: shop, auth: none}}
 """
 
@@ -119,6 +133,13 @@ async def gateway_of(
         release_port(port)
 
 
+def trusting() -> ssl.SSLContext:
+    """For TLS with the test's own certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def form_of(page: str) -> dict[str, str]:
     """The hidden fields of a form."""
     fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
@@ -129,9 +150,7 @@ class Phone:
     """Another device of the same user, with tokens of its own."""
 
     def __init__(self, base: str) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the test's own certificate
-        self.http = httpx2.AsyncClient(base_url=base, trust_env=False, timeout=10, verify=context)
+        self.http = httpx2.AsyncClient(base_url=base, trust_env=False, timeout=10, verify=trusting())
         self.name, self.id = "", ""
         self.tokens: dict[str, Any] = {}
 
@@ -151,12 +170,13 @@ class Phone:
             given = await self.http.post("/auth/refresh", json={"refresh_token": self.tokens["refresh_token"]})
             self.tokens = given.json()
         assert answer.is_success, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
 
     async def register(self, name: str) -> None:
         """Register and stay signed in."""
         self.name = name
-        members = {"username": name, "password": PASSWORD, "platform": "mobile", "device_name": "Phone"}
+        kind = "email" if "@" in name else "username"
+        members = {kind: name, "password": PASSWORD, "platform": "mobile", "device_name": "Phone"}
         self.tokens = await self.ask("POST", "register", members)
         self.id = (await self.ask("GET", "me"))["id"]
 

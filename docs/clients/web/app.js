@@ -6,7 +6,11 @@ let said = { is: "done" };
 let pause = 1; // seconds
 let timer;
 
-async function render() {
+// One after the other, so that an older look never overwrites a newer one.
+let drawn = Promise.resolve();
+const render = () => (drawn = drawn.then(draw, draw));
+
+async function draw() {
   const [user, all] = [await currentUser(), await writes.all()];
   const [own, others] = [all.filter((write) => write.user === user?.id), all.filter((write) => write.user !== user?.id)];
   const needsSignIn = !user && (said.is === "sign_in" || (await facts.get("leaving")));
@@ -57,11 +61,12 @@ navigator.serviceWorker.onmessage = ({ data }) => {
 
 by("order").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const what = by("what").value;
+  event.target.reset(); // at once: pressed twice, it must not order twice
   const user = await currentUser();
   if (!user) return render(); // signed out in another tab
   // The key is made once, here, and stays with the write however often it is sent.
-  await writes.put({ key: crypto.randomUUID(), user: user.id, body: { what: by("what").value } });
-  event.target.reset();
+  await writes.put({ key: crypto.randomUUID(), user: user.id, body: { what } });
   await render();
   sync();
   const registration = await navigator.serviceWorker.ready;
