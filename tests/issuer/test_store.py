@@ -10,6 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from gateway.issuer.store import Database, StoreUnavailable
 from gateway.issuer.store.tables import metadata, throttles
@@ -75,3 +76,42 @@ async def test_a_store_that_cannot_be_opened_says_so_without_its_address(tmp_pat
         await database.open()
     assert "nowhere" not in str(raised.value)
     await database.close()
+
+
+async def test_the_file_is_for_nobody_else(tmp_path: Path) -> None:
+    """The embedded store and its side files hold keys that sign: only the gateway's user may read them."""
+    database = Database(f"sqlite://{tmp_path}/issuer.db")
+    await database.open()
+    async with database.read() as connection:
+        await connection.execute(select(throttles))
+        files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["issuer.db", "issuer.db-shm", "issuer.db-wal"]
+    assert [oct(file.stat().st_mode & 0o777) for file in files] == ["0o600"] * 3
+    await database.close()
+
+
+async def test_a_file_that_others_may_read_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be on purpose, so its mode is left as it is."""
+    file = tmp_path / "issuer.db"
+    file.touch(mode=0o644)
+    file.chmod(0o644)
+    database = Database(f"sqlite://{file}")
+    await database.open()
+    assert "open to other users of this machine" in caplog.text
+    assert file.stat().st_mode & 0o777 == 0o644
+    await database.close()
+
+
+async def test_an_error_of_the_store_shows_no_values(database: Database) -> None:
+    """What is logged of a statement that failed holds no hash, name or address."""
+    row = {"failures": 1, "last_at": 0.0, "blocked_until": 0.0}
+
+    async def fail() -> None:
+        async with database.write() as connection:
+            for _ in range(2):
+                await connection.execute(insert(throttles).values(key="somebody's name", **row))
+
+    with pytest.raises(IntegrityError) as raised:
+        await fail()
+    assert "somebody's name" not in str(raised.value).partition("DETAIL")[0]
+    assert "hide_parameters" in str(raised.value)

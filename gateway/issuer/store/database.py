@@ -119,6 +119,7 @@ def _prepare_file(path: Path) -> None:
 
 
 def _sqlite(path: str) -> AsyncEngine:
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below that it shows the values of every statement
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}", connect_args={"timeout": DEADLINE_S}, hide_parameters=True
     )
