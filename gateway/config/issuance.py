@@ -195,6 +195,7 @@ class Issuance(Model):
     audience: tuple[str, ...] = Field(default=("api",), description="`aud` of its access tokens.", min_length=1)
     store: str = Field(
         default="sqlite://issuer.db",
+        validate_default=True,  # beside the YAML file, wherever the process was started
         description="`sqlite:///path` (embedded, the gateways of one machine) or `postgresql+asyncpg://…`.",
         repr=False,  # may hold a password
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_the_gateway_trusts_its_own_issuer_by_itself(tmp_path: Path) -> None:
         ("api", "app"),
         "at+jwt",
     )
+
+
+def test_the_store_lies_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default too: `gateway users` means the accounts of `gateway serve`, from whatever folder it is called."""
+    monkeypatch.chdir("/")
+    for written in ("", "store: sqlite://issuer.db"):
+        config = read(tmp_path, written).config
+        assert config is not None
+        assert config.issuer is not None
+        assert config.issuer.store == f"sqlite://{tmp_path}/issuer.db"
+
+
+def test_postgresql_needs_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said when the file is checked, with what to install, not by a traceback at start."""
+    written = "store: postgresql+asyncpg://gateway@db.example/issuer"
+    assert read(tmp_path, written).problems == ()
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    (problem,) = read(tmp_path, written).problems
+    assert (problem.path, problem.hint) == ("issuer.store", "pip install 'gateway-edge[postgresql]'")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from gateway.config.checks.finding import Finding, Parts, folder_of_sqlite, is_clear_text, mappings, written_secret
 from gateway.config.document import Path as Place
@@ -17,6 +18,7 @@ def examine_issuance(parts: Parts) -> Iterator[Finding]:
         for place in _secrets(parts.issuer):
             yield from written_secret(place, parts)
         yield from folder_of_sqlite(("issuer", "store"), parts.issuer.store)
+        yield from _driver(parts.issuer)
 
 
 def _beside_others(own: Issuance, parts: Parts) -> Iterator[Finding]:
@@ -32,6 +34,12 @@ def _beside_others(own: Issuance, parts: Parts) -> Iterator[Finding]:
         if isinstance(path, str) and (path + "/").startswith(own.path + "/"):
             message = f"below {own.path} stands the built-in issuer: this route gets no requests"
             yield Finding(("routes", index, "path"), message, "use another path, or move `issuer.path`")
+
+
+def _driver(own: Issuance) -> Iterator[Finding]:
+    if own.store.startswith("postgresql+asyncpg:") and find_spec("asyncpg") is None:
+        message = "PostgreSQL is spoken by the package asyncpg, which is not installed"
+        yield Finding(("issuer", "store"), message, "pip install 'gateway-edge[postgresql]'")
 
 
 def _settings(own: Issuance) -> Iterator[Finding]:
