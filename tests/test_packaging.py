@@ -25,7 +25,7 @@ def pins(name: str) -> dict[str, str]:
     ("name", "requirements"),
     [
         ("build", PYPROJECT["build-system"]["requires"]),
-        ("run", PYPROJECT["project"]["dependencies"]),
+        ("run", PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["postgresql"]),
         ("dev", PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]),
         ("bench", PYPROJECT["project"]["optional-dependencies"]["bench"]),
         ("redis", PYPROJECT["project"]["optional-dependencies"]["redis-server"]),
