@@ -81,7 +81,7 @@ class Document:
 
     def _problem(self, span: Span, path: str, message: str, hint: str, severity: str, key: Path) -> Problem:
         line, column = self._redaction.line(span.line, span.column)
-        width = span.end_column - span.column if span.end_line == span.line else len(line.rstrip()) - column
+        end = self._redaction.line(span.line, span.end_column)[1] if span.end_line == span.line else len(line)
         return Problem(
             file=self.file,
             line=span.line + 1,
@@ -90,7 +90,7 @@ class Document:
             message=without_userinfo(message),
             hint=without_userinfo(hint),
             source_line=line,
-            width=max(1, min(width, len(line.rstrip()) - column)),
+            width=max(1, min(end, len(line.rstrip())) - column),
             severity=severity,
             key=key,
         )

@@ -189,6 +189,14 @@ def test_a_problem_shows_its_line_with_a_caret(tmp_path: Path) -> None:
     )
 
 
+def test_the_caret_of_a_secret_is_as_wide_as_what_is_shown(tmp_path: Path) -> None:
+    """It marks the `***`, and not what stands behind it in the line."""
+    (warning,) = examined(
+        tmp_path, VALID.replace("redis://127.0.0.1:6379/0", "sqlite:///no/where/denylist.db  # x")
+    ).warnings
+    assert warning.render().splitlines()[1:] == ["    4 |   store: ***  # x", "      |          ^^^"]
+
+
 _SECRET = "hunter2-hunter2"
 _LEAKS = [
     VALID.replace("[RS256]", f"[HS256]\n    secret: {_SECRET}"),  # too short
