@@ -27,7 +27,7 @@ ENV PATH=/opt/gateway/bin:$PATH \
     GATEWAY_STATE=/var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
 COPY config /etc/gateway
-# The only folder it may write to: the denylist's snapshot, or the embedded denylist itself.
+# The only folder it may write to: the denylist's snapshot, and embedded stores, as in `sqlite:///var/lib/gateway/issuer.db`.
 RUN install -d -o 10001 -g 10001 -m 0750 /var/lib/gateway
 VOLUME /var/lib/gateway
 WORKDIR /var/lib/gateway
