@@ -15,7 +15,7 @@ from gateway.config.reference import json_schema, settings
 
 _ROOT = Path(__file__).parents[2]
 _SHIPPED = sorted(_ROOT.glob("config/**/*.yaml"))
-_ENVIRON = {"PARTNER_SECRET": "x" * 32}
+_ENVIRON = {"PARTNER_SECRET": "x" * 32, "ISSUER_KEY": "x" * 32}
 
 
 def test_the_shipped_schema_is_the_generated_one() -> None:
@@ -25,8 +25,19 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
 
 @pytest.mark.parametrize("path", _SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_file_is_valid(path: Path) -> None:
-    """Nobody begins with a file that is refused."""
-    assert [problem.render() for problem in examine(path, _ENVIRON).problems] == []
+    """Nobody begins with a file that is refused, or warned of for another reason than that it is small."""
+    found = examine(path, _ENVIRON)
+    assert [problem.render() for problem in found.problems] == []
+    assert [warning.brief for warning in found.warnings if "no denylist" not in warning.message] == []
+
+
+@pytest.mark.parametrize("path", _SHIPPED, ids=lambda path: path.name)
+def test_the_head_of_a_shipped_file_names_what_must_be_set(path: Path) -> None:
+    """`gateway check` of it as it lies would stop at a variable without a default."""
+    text = path.read_text(encoding="utf-8")
+    head = re.match(r"(?:#.*\n)+", text)
+    assert head is not None
+    assert [name for name in re.findall(r"\$\{([A-Z_]+)\}", text) if name not in head[0]] == []
 
 
 @pytest.mark.parametrize("path", _SHIPPED, ids=lambda path: path.name)
