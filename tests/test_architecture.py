@@ -159,7 +159,7 @@ def test_no_module_is_a_drawer() -> None:
 
 def test_tests_mirror_the_package() -> None:
     """`tests/keys/test_source.py` tests `gateway/keys/source.py`: each folder of tests has its package."""
-    kinds = {"e2e", "benchmarks"}
+    kinds = {"e2e", "benchmarks", "clients"}  # the last are of docs/clients
     folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in TESTS if path.parent != ROOT / "tests"}
     packages = {path.parent.name for path in SOURCES if path.name == "__init__.py"}
     assert folders - kinds <= packages
