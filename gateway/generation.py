@@ -138,7 +138,8 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
     settings = [issuer.credentials for issuer in config.issuers.values()]
     settings += [route.credentials for route in config.routes if route.credentials is not None]
     held = CredentialSources.of(settings)
-    watches = {word: _watch(around.live, verifier, ends=word == "end") for word in ("end", "finish")}
+    statuses = _statuses(config, keys, previous)
+    watches = {word: _watch(around.live, verifier, statuses, ends=word == "end") for word in ("end", "finish")}
     outliving: set[asyncio.Task[None]] = set()
     routes = RouteTable(
         [
@@ -157,14 +158,15 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
             for route in config.routes
         ]
     )
-    statuses = _statuses(config, keys, previous)
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
     entry = _entry(config, around, pipeline, verifier, keys)
     return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry, outliving)
 
 
-def _watch(live: LiveConnections | None, verifier: Verifier, *, ends: bool) -> Watch | None:
-    return None if live is None else Watch(live, verifier.valid_until, ends)
+def _watch(
+    live: LiveConnections | None, verifier: Verifier, statuses: dict[str, StatusLists], *, ends: bool
+) -> Watch | None:
+    return None if live is None else Watch(live, verifier.valid_until, ends, statuses)
 
 
 def route_shape(route: schema.Route) -> RouteShape:

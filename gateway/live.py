@@ -7,7 +7,8 @@
 
 The index has the denylist's own keys (`subject:main:alice`), so a change of the replica finds those concerned with one
 look-up, however many others are open. Whether they are denied the replica decides, by the rule that decides for
-requests. A heap has the moments of expiry; one task sleeps until the next.
+requests. A heap has the moments of expiry; one task sleeps until the next. Once a second it looks whether a signing key
+has left its set, or a status list was replaced, and finds who rests on those in `gateway.tokens.standing`.
 
 A response shorter than `SETTLE_S` is never cut, for its client could not tell that from a broken upstream, and costs
 one entry in a dictionary. Being checked when they settle makes up for the time between the request's own check and the
@@ -24,15 +25,18 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.denylist.grammar import keys_naming
 from gateway.denylist.replica import Replica
 from gateway.errors import TokenExpired, TokenRevoked
 from gateway.telemetry.sample import Sample
 from gateway.tokens.claims import Token
+from gateway.tokens.standing import Dependents, Standing
+from gateway.tokens.status_cache import StatusLists
 
 Kind = Literal["websocket", "events", "response"]
 KINDS: Final[tuple[Kind, ...]] = ("websocket", "events", "response")
@@ -42,6 +46,8 @@ REASONS: Final = (TokenRevoked.code, TokenExpired.code, GOING_AWAY)
 SETTLE_S: Final = 0.5  # what has not outlived this, or the tick after it, is an ordinary response and may finish
 SLICE: Final = 10  # connections told in one turn of the loop, so that ten thousand do not stall it
 _LONGEST_SLEEP_S: Final = 30.0  # the wall clock may be set meanwhile
+_LOOK_S: Final = 1.0  # at keys and status lists, while somebody rests on one
+_NO_LISTS: Final[Mapping[str, StatusLists]] = MappingProxyType({})
 _SHORTEST_SLEEP_S: Final = 0.001
 
 
@@ -56,17 +62,27 @@ class Live(Protocol):
         """End soon, without waiting: for one of `REASONS`. Called once at the most."""
 
 
+class _Ticket(NamedTuple):
+    """What a connection that may last has come in with."""
+
+    token: Token | None  # None: nothing that becomes of a token ends it
+    valid_until: Callable[[Token], float]
+    statuses: Mapping[str, StatusLists]
+
+
 class _Entry:
     """One settled connection."""
 
-    __slots__ = ("connection", "is_gone", "is_queued", "keys", "kind", "must_go", "token", "until")
+    __slots__ = ("connection", "is_gone", "is_queued", "keys", "kind", "must_go", "standing", "token", "until")
 
-    def __init__(self, connection: Live, token: Token | None, until: float) -> None:
+    def __init__(self, connection: Live, ticket: _Ticket) -> None:
+        token = ticket.token
         self.connection: Live | None = connection  # None: it has left
         self.kind = connection.kind
-        self.token = token  # None: nothing that becomes of a token ends it
+        self.token = token
         self.keys = () if token is None else tuple(_keys(token))
-        self.until = until  # epoch seconds
+        self.standing = None if token is None else Standing.of(token, ticket.statuses)
+        self.until = math.inf if token is None else ticket.valid_until(token)  # epoch seconds
         self.is_queued = False  # to be looked at; stays so once it was told to end
         self.must_go = False  # whatever its token says, the process stops
         self.is_gone = False
@@ -82,11 +98,12 @@ class LiveConnections:
         """`replica` is None where nothing can be revoked; `wall` gives epoch seconds."""
         self._replica = replica
         self._wall = wall
-        self._unsettled: dict[Live, tuple[Token | None, Callable[[Token], float]]] = {}
-        self._settling_next: dict[Live, tuple[Token | None, Callable[[Token], float]]] = {}  # a whole tick old
+        self._unsettled: dict[Live, _Ticket] = {}
+        self._settling_next: dict[Live, _Ticket] = {}  # a whole tick old
         self._settling: asyncio.TimerHandle | None = None
         self._entries: dict[Live, _Entry] = {}
         self._by_key: dict[str, dict[_Entry, None]] = {}
+        self._dependents: Dependents[_Entry] = Dependents()
         self._expiring: list[_Entry] = []  # a heap; who is gone stays until it comes up, or too many are
         self._sooner = asyncio.Event()
         self._queued: deque[_Entry] = deque()  # to be judged, and told if need be, in order
@@ -101,16 +118,23 @@ class LiveConnections:
     # --- coming and going --------------------------------------------------------------------------------------------
 
     def enter(
-        self, connection: Live, token: Token | None, valid_until: Callable[[Token], float], *, lasts: bool = False
+        self,
+        connection: Live,
+        token: Token | None,
+        valid_until: Callable[[Token], float],
+        *,
+        lasts: bool = False,
+        statuses: Mapping[str, StatusLists] = _NO_LISTS,
     ) -> None:
         """Take in a connection that may last, or does; `valid_until` tells when a token expires, in epoch seconds.
 
-        With `token` None only the end of the process ends it.
+        With `token` None only the end of the process ends it. `statuses` are the lists of issuers that have some.
         """
+        ticket = _Ticket(token, valid_until, statuses)
         if lasts:
-            self._settle(connection, token, valid_until)
+            self._settle(connection, ticket)
             return
-        self._unsettled[connection] = (token, valid_until)
+        self._unsettled[connection] = ticket
         if self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._tick)
 
@@ -128,6 +152,8 @@ class LiveConnections:
             del group[entry]
             if not group:
                 del self._by_key[key]
+        if entry.standing is not None:
+            self._dependents.remove(entry, entry.standing)
         if len(self._expiring) > 2 * len(self._entries) + 1000:
             self._expiring = [entry for entry in self._expiring if not entry.is_gone]
             heapq.heapify(self._expiring)
@@ -135,22 +161,23 @@ class LiveConnections:
     def _tick(self) -> None:
         """Settle what has been open for a whole tick; what came during the last one waits for the next."""
         due, self._settling_next, self._unsettled = self._settling_next, self._unsettled, {}
-        for connection, (token, valid_until) in due.items():
-            self._settle(connection, token, valid_until)
+        for connection, ticket in due.items():
+            self._settle(connection, ticket)
         waiting = bool(self._settling_next)
         self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._tick) if waiting else None
 
     def _settle_all(self) -> None:
         for unsettled in (self._settling_next, self._unsettled):
             while unsettled:
-                connection, (token, valid_until) = unsettled.popitem()
-                self._settle(connection, token, valid_until)
+                self._settle(*unsettled.popitem())
 
-    def _settle(self, connection: Live, token: Token | None, valid_until: Callable[[Token], float]) -> None:
-        entry = _Entry(connection, token, math.inf if token is None else valid_until(token))
+    def _settle(self, connection: Live, ticket: _Ticket) -> None:
+        entry = _Entry(connection, ticket)
         self._entries[connection] = entry
         for key in entry.keys:
             self._by_key.setdefault(key, {})[entry] = None
+        if entry.standing is not None:
+            self._dependents.add(entry, entry.standing)
         if entry.until < math.inf:
             if not self._expiring or entry.until < self._expiring[0].until:
                 self._sooner.set()
@@ -160,10 +187,11 @@ class LiveConnections:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """End what expires, until cancelled."""
+        """End what expires, and what has lost its key or its status, until cancelled."""
         while True:
             self._sooner.clear()
-            pause = self._expire(self._wall())
+            pause = min(self._expire(self._wall()), _LOOK_S)
+            self._look()
             try:
                 async with asyncio.timeout(pause):
                     await self._sooner.wait()
@@ -177,6 +205,11 @@ class LiveConnections:
             self._queue(heapq.heappop(heap))
         soon = heap[0].until - now if heap else _LONGEST_SLEEP_S
         return max(_SHORTEST_SLEEP_S, min(soon, _LONGEST_SLEEP_S))
+
+    def _look(self) -> None:
+        """Judge those who rest on a key or a status list that is not what it was."""
+        for entry in self._dependents.shaken():
+            self._queue(entry)
 
     def end_all(self) -> None:
         """The process is about to stop: end what would not end by itself. Other responses may still complete."""
@@ -192,14 +225,16 @@ class LiveConnections:
             self._queue(entry)
 
     def _judge(self, entry: _Entry) -> str:
-        reason = "" if entry.token is None else self.verdict(entry.token, entry.until)
+        reason = "" if entry.token is None else self.verdict(entry.token, entry.until, entry.standing)
         return reason or (GOING_AWAY if entry.must_go else "")
 
-    def verdict(self, token: Token, until: float) -> str:
+    def verdict(self, token: Token, until: float, standing: Standing | None) -> str:
         """Why a connection with this token should end now, as an error's code; "" if it may go on."""
         now = self._wall()
         if self._replica is not None and _is_denied(self._replica, token, now):
             return TokenRevoked.code
+        if standing is not None and standing.is_lost():
+            return TokenRevoked.code  # a withdrawn key revokes whatever it has signed
         return TokenExpired.code if until <= now else ""
 
     def _queue(self, entry: _Entry) -> None:
@@ -244,10 +279,12 @@ class Watch:
     live: LiveConnections
     valid_until: Callable[[Token], float]
     ends: bool  # False: they may finish, whatever becomes of their token
+    statuses: Mapping[str, StatusLists] = field(default_factory=dict)  # of issuers that have some, by name
 
     def enter(self, connection: Live, token: Token | None, *, lasts: bool = False) -> None:
         """Take in a connection that may last, or does."""
-        self.live.enter(connection, token if self.ends else None, self.valid_until, lasts=lasts)
+        watched = token if self.ends else None
+        self.live.enter(connection, watched, self.valid_until, lasts=lasts, statuses=self.statuses)
 
     def leave(self, connection: Live) -> None:
         """It has ended."""
@@ -257,7 +294,7 @@ class Watch:
         """Why a response that was long in coming should not begin any more, as an error's code; "" if it may."""
         if token is None or not self.ends:
             return ""
-        return self.live.verdict(token, self.valid_until(token))
+        return self.live.verdict(token, self.valid_until(token), Standing.of(token, self.statuses))
 
 
 def _keys(token: Token) -> Iterator[str]:

@@ -14,6 +14,10 @@ from gateway import live as module
 from gateway.denylist.replica import Replica
 from gateway.live import Kind, LiveConnections, Watch
 from gateway.tokens.claims import Token
+from gateway.tokens.status_list import StatusList
+from tests.tokens.mint import KeysAtHand, key_set
+from tests.tokens.test_standing import URI as LIST
+from tests.tokens.test_standing import Lists, status, verified
 
 pytestmark = pytest.mark.asyncio
 
@@ -374,6 +378,44 @@ async def test_moments_of_who_has_left_do_not_pile_up(registry: LiveConnections)
         registry.leave(connection)
     assert len(registry._expiring) <= 1001
     assert registry._by_key == {}
+
+
+@pytest.mark.parametrize("rests_on", ["its key", "its status"])
+async def test_what_a_token_rests_on_ends_its_connections(registry: LiveConnections, rests_on: str) -> None:
+    """A key that leaves its set, and a status that turns invalid, revoke; who rests on something else stays."""
+    keys, lists = KeysAtHand(key_set("p256", "rsa")), Lists()
+    [first, second] = await verified(keys, status=status(0)), await verified(keys, kid="rsa", status=status(2))
+    ended, other = Connection(registry), Connection(registry)
+    watch = Watch(registry, until, ends=True, statuses={"main": lists})
+    watch.enter(ended, first, lasts=True)
+    watch.enter(other, second, lasts=True)
+    await turns()
+    registry._look()
+    await turns()
+    assert (ended.told, other.told) == ([], [])
+    if rests_on == "its key":
+        keys.key_set = key_set("rsa")
+    else:
+        lists.found[LIST] = StatusList(1, b"\x01")
+    assert watch.is_over(first) == "token_revoked"
+    assert watch.is_over(second) == ""
+    registry._look()
+    await turns()
+    assert (ended.told, other.told) == (["token_revoked"], [])
+    registry._look()  # who has left is not found again
+    await turns()
+    assert ended.told == ["token_revoked"]
+
+
+async def test_a_key_withdrawn_before_the_index_knows_is_not_missed(registry: LiveConnections) -> None:
+    """Who settles is judged by what is known then."""
+    keys = KeysAtHand(key_set("p256", "rsa"))
+    connection = Connection(registry)
+    token = await verified(keys)
+    keys.key_set = key_set("rsa")
+    registry.enter(connection, token, until, lasts=True)
+    await turns()
+    assert connection.told == ["token_revoked"]
 
 
 async def test_without_a_denylist_tokens_still_expire(clock: Clock) -> None:

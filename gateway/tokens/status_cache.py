@@ -107,10 +107,7 @@ class StatusLists:
 
         StatusUnavailable if it cannot be told and the issuer's setting refuses then. A token without `status` passes.
         """
-        if self in token.memo:
-            reference: StatusReference | None = token.memo[self]
-        else:
-            reference = token.memo[self] = reference_of(token.claims)
+        reference = self.reference(token)
         if reference is None:
             return
         found = await self._find(reference.uri)
@@ -126,10 +123,45 @@ class StatusLists:
         if status != VALID:
             raise TokenRevoked(cause=f"status {status} in its status list")
 
+    def reference(self, token: Token) -> StatusReference | None:
+        """What a token says of its status here; TokenInvalid if that is malformed. Read once per token."""
+        if self in token.memo:
+            remembered: StatusReference | None = token.memo[self]
+            return remembered
+        found = token.memo[self] = reference_of(token.claims)
+        return found
+
     async def _find(self, uri: str) -> StatusList | None:
         """The usable list at an address, fetched if need be; None if there is none."""
+        held = self._use(uri)
+        if held is None:
+            return None
+        found = self._usable(held)
+        if found is None and self._may_ask(held):
+            await self._join(held)
+            found = self._usable(held)
+        return found
+
+    # --- live connections --------------------------------------------------------------------------------------------
+
+    def known(self, uri: str) -> StatusList | None:
+        """The usable list at an address, if it is here."""
         held = self._held.get(uri)
-        now = self._clock.monotonic()
+        return None if held is None else self._usable(held)
+
+    def keep(self, uri: str) -> StatusList | None:
+        """As `known`, for somebody who rests on the list: it stays fresh, and is fetched where it is not here."""
+        held = self._use(uri)
+        if held is None:
+            return None
+        found = self._usable(held)
+        if found is None and held.flight is None and self._may_ask(held):
+            self._fetch(held)
+        return found
+
+    def _use(self, uri: str) -> _Held | None:
+        """What is held of an address, now in use; None for one that lists may not come from."""
+        held = self._held.get(uri)
         if held is None:
             if _origin(uri) not in self._origins:
                 return None
@@ -137,12 +169,14 @@ class StatusLists:
             self._make_room(held)
         held.used = True
         self._held.move_to_end(uri)
-        if held.found is not None and now < held.usable_until:
-            return held.found
-        if held.flight is None and now < held.ask_again_at:
-            return None
-        await self._join(held)
+        return held
+
+    def _usable(self, held: _Held) -> StatusList | None:
         return held.found if self._clock.monotonic() < held.usable_until else None
+
+    def _may_ask(self, held: _Held) -> bool:
+        """Whether a fetch may be waited for, or started."""
+        return held.flight is not None or self._clock.monotonic() >= held.ask_again_at
 
     # --- fetching ----------------------------------------------------------------------------------------------------
 
@@ -162,11 +196,13 @@ class StatusLists:
 
     async def _join(self, held: _Held) -> None:
         """Waits for the fetch that is running, or for a new one."""
-        if held.flight is None:
-            held.flight = asyncio.create_task(self._load(held), name=f"status list of {self._name}")
-            held.flight.add_done_callback(lambda flight: self._landed(held, flight))
         # The fetch belongs to everyone who waits, so one who goes away must not end it.
-        await asyncio.wait((held.flight,))
+        await asyncio.wait((held.flight or self._fetch(held),))
+
+    def _fetch(self, held: _Held) -> asyncio.Task[None]:
+        flight = held.flight = asyncio.create_task(self._load(held), name=f"status list of {self._name}")
+        flight.add_done_callback(lambda flight: self._landed(held, flight))
+        return flight
 
     def _landed(self, held: _Held, flight: asyncio.Task[None]) -> None:
         held.flight = None

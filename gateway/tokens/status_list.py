@@ -43,6 +43,13 @@ class StatusList:
         # Draft §4.1: "the bits within the byte are counted from the least significant bit".
         return self.octets[position >> 3] >> (position & 7) & (1 << self.bits) - 1
 
+    def is_valid(self, index: int) -> bool:
+        """Whether a token passes; not beyond the end."""
+        try:
+            return self.at(index) == VALID
+        except IndexError:
+            return False
+
 
 def reference_of(claims: Mapping[str, Any]) -> StatusReference | None:
     """What a token's `status` refers to, None if it has no status list; TokenInvalid if it is malformed."""

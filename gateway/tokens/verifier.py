@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from gateway.config.schema import Issuer
 from gateway.errors import TokenExpired, TokenInvalid
@@ -25,6 +25,7 @@ from gateway.tokens.claims import (
     read_token,
 )
 
+_SIGNER: Final = "signer"  # in a token's memo
 _HEADERS = 64  # header segments remembered; an issuer has one for each key and type
 
 
@@ -55,6 +56,25 @@ class IssuerRules:
             max_age_s=issuer.max_age,
             keys=keys,
         )
+
+
+class Signer(NamedTuple):
+    """The key that a token was verified with."""
+
+    keys: KeySource
+    identity: str  # in `keys.key_set.identities` while the key is trusted
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the key has left its set: what it signed is worth nothing any more."""
+        key_set = self.keys.key_set
+        return key_set is not None and self.identity not in key_set.identities
+
+
+def signer_of(token: Token) -> Signer | None:
+    """The key of a token from `Verifier`; None for one from elsewhere."""
+    found: Signer | None = token.memo.get(_SIGNER)
+    return found
 
 
 class Verifier:
@@ -113,6 +133,7 @@ class Verifier:
         if expired:
             raise TokenExpired(cause="past its time")
         self._remember_header(unverified)
+        token.memo[_SIGNER] = Signer(keys, key.identity)
         self.cache.put(raw, Remembered(token, keys, key.identity, valid_from, valid_until))
         return token
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from joserfc import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from tests.edge import GatewayProcess, RecordingUpstream, SeenRequest, TestIssuer, config_text
+from tests.keys.key_server import answer, key_server
 from tests.redis_server import RedisServer
+from tests.tokens.mint import base64url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.e2e]
 
@@ -349,6 +353,47 @@ async def test_an_expired_token_ends_what_it_opened(gateway: GatewayProcess, iss
             assert await stream.chunk() == last_event("token_expired")
             assert await stream.chunk() == b""
         assert await refusal(gateway, "/api/chat", token) == (401, "token_expired")
+
+
+async def test_a_status_or_a_key_that_goes_ends_what_rested_on_it(
+    issuer: TestIssuer, sockets: SocketUpstream, events: RecordingUpstream, start_gateway: Start
+) -> None:
+    """The list is fetched again though nobody asks; the key set, because a token with a new key comes."""
+    async with key_server() as lists:
+        uri = f"{lists.url}/status"
+
+        def publish(octets: bytes) -> None:
+            listed = {"bits": 1, "lst": base64url(zlib.compress(octets)).decode()}
+            payload = {"sub": uri, "iat": int(time.time()), "ttl": 1, "status_list": listed}
+            header = {"alg": issuer.alg, "kid": issuer.kid, "typ": "statuslist+jwt"}
+            token = jwt.encode(header, payload, issuer.keys[issuer.kid], algorithms=[issuer.alg])
+            lists.answers["/status"] = answer(token.encode())
+
+        publish(b"\x00")
+        section = f"    leeway: 0s\n    revocation: {{status_list: {{origins: [{lists.url}]}}}}\n"
+        config = site(issuer, sockets, events, "redis://127.0.0.1:1/0").replace("    leeway: 0s\n", section)
+        config = config.replace("denylist: {store: redis://127.0.0.1:1/0}\n", "")
+        listed = [issuer.token(status={"status_list": {"idx": index, "uri": uri}}) for index in (0, 1)]
+        async with (
+            start_gateway(config) as gateway,
+            opened(gateway, "/api/chat", listed[0]) as socket,
+            opened(gateway, "/api/chat", listed[1]) as other,
+            listening(gateway, listed[0]) as stream,
+        ):
+            publish(b"\x01")
+            assert await end_of(socket) == (1008, "token_revoked")
+            assert await stream.chunk() == last_event("token_revoked")
+            assert await refusal(gateway, "/api/chat", listed[0]) == (401, "token_revoked")
+            await other.send("still here")
+            assert await other.recv() == "still here"
+            issuer.rotate("k2")
+            publish(b"\x01")
+            del issuer.keys["k1"]
+            async with opened(gateway, "/api/chat", issuer.token()) as newer:
+                assert await end_of(other) == (1008, "token_revoked")
+                await newer.send("hello")
+                assert await newer.recv() == "hello"
+            assert await refusal(gateway, "/api/chat", listed[1]) == (401, "token_invalid")
 
 
 async def test_a_gateway_that_stops_says_so(gateway: GatewayProcess, issuer: TestIssuer) -> None:

@@ -117,6 +117,13 @@ class Stand:
         return value
 
 
+async def settled(stand: Stand, fetches: int) -> None:
+    """Until so many fetches were made and have come to their end."""
+    async with asyncio.timeout(5):
+        while len(stand.site.asked) < fetches or any(held.flight for held in stand.lists._held.values()):
+            await asyncio.sleep(0)
+
+
 async def test_a_status_is_looked_up_in_the_fetched_list() -> None:
     """VALID passes, everything else is refused as revoked; the list is fetched once."""
     stand = Stand()
@@ -321,6 +328,40 @@ async def test_a_list_that_nobody_uses_is_let_go() -> None:
     await stand.wind(1)
     assert len(stand.site.asked) == 1
     assert stand.number("gateway_status_lists") == 0
+    work.cancel()
+
+
+async def test_who_rests_on_a_list_keeps_it_fresh_without_waiting() -> None:
+    """It is refreshed ahead though no request asks; after an outage it is fetched again, once per cooldown."""
+    stand = Stand()
+    work = await running(stand)
+    assert stand.lists.known(URI) is None
+    assert stand.lists.keep(URI) is None
+    assert stand.lists.keep(URI) is None
+    await settled(stand, 1)
+    first = stand.lists.keep(URI)
+    assert first is not None
+    assert first is stand.lists.known(URI)
+    assert not first.is_valid(1)
+    stand.site.answer = list_token(b"\x00")
+    await stand.wind(81)
+    await settled(stand, 2)
+    found = stand.lists.keep(URI)
+    assert found is not None
+    assert found.is_valid(1)
+    stand.site.answer = OriginFailed("down")
+    await stand.wind(200)
+    assert stand.lists.keep(URI) is None
+    await settled(stand, 3)
+    assert stand.lists.keep(URI) is None
+    assert len(stand.site.asked) == 3
+    stand.site.answer = list_token()
+    await stand.wind(11)
+    assert stand.lists.keep(URI) is None
+    await settled(stand, 4)
+    assert stand.lists.keep(URI) is not None
+    assert stand.lists.keep("https://elsewhere.example/1") is None
+    assert len(stand.site.asked) == 4
     work.cancel()
 
 
