@@ -146,7 +146,7 @@ class KeyringStore:
 
 
 def token_store(folder: Path, gateway: str) -> TokenStore:
-    """The keyring if there is one, else a file."""
+    """The keyring if there is one, else a file in `folder`."""
     try:
         return KeyringStore(gateway)
     except ImportError:
@@ -481,10 +481,12 @@ def main(arguments: list[str] | None = None, open_browser: Callable[[str], objec
     parser.add_argument("command", choices=["sign-in", "order", "sync", "sign-out"])
     parser.add_argument("what", nargs="?", default="")
     given = parser.parse_args(arguments)
-    given.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    queue = Queue(given.folder / "queue.db")
+    # One folder per gateway: no other one may get its tokens.
+    folder = given.folder / urlsplit(given.gateway).netloc.replace(":", "_")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    queue = Queue(folder / "queue.db")
     with contextlib.closing(queue), httpx2.Client(base_url=given.gateway, timeout=10) as http:
-        client = Desktop(http, token_store(given.folder, given.gateway), queue, open_browser)
+        client = Desktop(http, token_store(folder, given.gateway), queue, open_browser)
         try:
             return _run(client, given.command, given.what)
         except SignInNeeded:

@@ -39,6 +39,7 @@ class Line(httpx2.BaseTransport):
         self.is_cut = False
         self.losing: list[str] = []  # paths; each loses one answer
         self.seen: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None  # happens before the next answer is read
         self._inner = httpx2.HTTPTransport()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -46,6 +47,7 @@ class Line(httpx2.BaseTransport):
             raise httpx2.ConnectError("no network")
         answer = self._inner.handle_request(request)
         self.seen.append(request.url.path)
+        self.meanwhile()
         if request.url.path in self.losing:
             self.losing.remove(request.url.path)
             answer.close()
@@ -245,6 +247,25 @@ async def test_a_queue_waits_for_its_own_user(
     assert [(order.user, order.what) for order in shop.orders[1:]] == [(phone.id, "tea")]
 
 
+async def test_another_window_signs_in_while_the_queue_is_sent(
+    desk: Desk, phone: Phone, shop: Shop, url: str, tmp_path: Path
+) -> None:
+    """The rest of the first user's writes does not go out under the other name."""
+    (tmp_path / "other").mkdir()
+    other = Desk(url, tmp_path / "other")
+    async with Phone(url) as bob:
+        await bob.register(f"bob-{uuid.uuid4().hex}")
+        await other.sign_in(bob)
+    other.close()
+    for what in ("tea", "milk"):
+        desk.order(what)
+    desk.line.meanwhile = lambda: desk.keep(**FileStore(tmp_path / "other/tokens.json").load())
+    with pytest.raises(SignInNeeded):
+        await asyncio.to_thread(desk.app.flush, phone.id)
+    assert [(order.user, order.what) for order in shop.orders] == [(phone.id, "tea")]
+    assert [write.body["what"] for write in desk.app.queue.waiting(phone.id)] == ["milk"]
+
+
 async def _by_the_phone(phone: Phone, _: Desk) -> None:
     await phone.end_others()
 
@@ -314,4 +335,4 @@ async def test_a_keyring_is_used_where_there_is_one(
     [(place, secret)] = kept.items()
     assert place == (desk.url, "desktop")
     assert "gwr_" in secret
-    assert sorted(path.name for path in own.iterdir() if path.suffix == ".json") == []
+    assert list(own.rglob("*.json")) == []

@@ -96,7 +96,7 @@ async function currentUser() {
 async function leave() {
   if (!(await facts.get("leaving"))) return { is: "done" };
   const said = await send("/auth/logout", { method: "POST" });
-  if (said.is === "later") return said;
+  if (said.is !== "done" && said.is !== "sign_in") return { is: "later", after: said.after };
   await facts.set("user", null);
   await facts.set("leaving", false);
   return { is: "done" };
