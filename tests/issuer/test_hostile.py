@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import re
@@ -29,7 +30,13 @@ pytestmark = pytest.mark.asyncio
 async def test_a_registration_sets_nothing_but_what_it_may(sqlite_url: str) -> None:
     """Roles, claims, an id, a verified address: members that nobody asked for are not taken (mass assignment)."""
     async with Desk(sqlite_url, claims=["roles", "tenant", "email_verified"]) as desk:
-        wanted = {"roles": ["admin"], "claims": {"tenant": 1}, "tenant": 1, "email_verified": True, "disabled": False}
+        wanted: dict[str, Any] = {
+            "roles": ["admin"],
+            "claims": {"tenant": 1},
+            "tenant": 1,
+            "email_verified": True,
+            "disabled": False,
+        }
         tokens = await desk.register("alice", email="a@example.org", **wanted, id="f" * 32, session_id="e" * 32)
         token = desk.issuer.access_tokens.read(tokens["access_token"])
         assert token is not None
@@ -384,6 +391,17 @@ async def test_the_longest_password_works_however_it_is_typed(sqlite_url: str) -
         await desk.register("alice", decomposed)
         assert (await desk.login("alice", composed))["session_id"]
         assert (await desk.login("alice", decomposed))["session_id"]
+
+
+async def test_a_compressed_body_is_not_unfolded(sqlite_url: str) -> None:
+    """Nothing is decompressed for a stranger: a small body cannot become a large one."""
+    async with Desk(sqlite_url) as desk:
+        bomb = gzip.compress(b'{"username": "' + b"x" * 30_000_000 + b'"}')
+        assert len(bomb) < 64 * 1024
+        for encoding in ("gzip", "deflate", "identity"):
+            headers = {"content-type": "application/json", "content-encoding": encoding}
+            answer = await desk.client.post("/auth/login", content=bomb, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
 # --- proofs by mail --------------------------------------------------------------------------------------------------

@@ -141,7 +141,9 @@ async def test_keys_are_sealed_with_the_operators_key(store_url: str) -> None:
         await desk.issuer.keys.rotate(desk.clock.now, announce_s=0)
         async with desk.issuer.database.read() as connection:
             rows = (await connection.execute(signing_keys.select().order_by(signing_keys.c.created_at))).all()
+            shared = (await connection.execute(secrets.select())).all()
         assert [row.private[0] for row in rows] == [1, 1]  # what was plain before has been sealed
+        assert {row.value[0] for row in shared} == {1}
         await desk.register()
     for settings in ({}, {"encryption_key": KEY + "!"}):
         wrong = Desk(store_url, signing=settings)

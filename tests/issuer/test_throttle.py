@@ -80,7 +80,7 @@ async def counting(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIter
 async def test_failures_beyond_the_free_ones_block_for_longer_and_longer(counting: Counting) -> None:
     """1, 2 and then 3 seconds, the longest; after a while without failures all is forgotten."""
     assert [await counting.wait_s("a") for _ in range(4)] == [0, 0, 0, 1]
-    waits = []
+    waits: list[int] = []
     for _ in range(3):
         counting.wind(waits[-1] if waits else 1)
         assert await counting.wait_s("a") == 0

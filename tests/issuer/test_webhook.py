@@ -11,7 +11,6 @@ import httpx2
 import pytest
 
 from gateway.config.issuance import Webhook as Config
-from gateway.issuer import webhook
 from gateway.issuer.webhook import Message, Webhook
 
 pytestmark = pytest.mark.asyncio
@@ -30,7 +29,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         made.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(webhook.asyncio, "sleep", pausing)
+    monkeypatch.setattr(asyncio, "sleep", pausing)
     return made
 
 
