@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.issuer.store import Database, StoreUnavailable
@@ -115,3 +116,39 @@ async def test_an_error_of_the_store_shows_no_values(database: Database) -> None
         await fail()
     assert "somebody's name" not in str(raised.value).partition("DETAIL")[0]
     assert "hide_parameters" in str(raised.value)
+
+
+_COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
+
+
+async def test_a_write_that_is_broken_off_locks_nobody_out(store_url: str) -> None:
+    """A client that hangs up while its statement runs leaves no lock behind, whenever its memory is collected."""
+    here, there = Database(store_url), Database(store_url)
+    await here.open()
+    await there.open()
+    busy = asyncio.Event()
+
+    async def write() -> None:
+        async with here.write() as connection:
+            new = insert(throttles).values(key="a", failures=1, last_at=0.0, blocked_until=0.0).returning(throttles)
+            await connection.execute(new)
+            busy.set()
+            await connection.execute(text(_COUNTING))
+
+    gc.disable()
+    try:
+        for database in (here, there):
+            busy.clear()
+            writing = asyncio.create_task(write())
+            await busy.wait()
+            await asyncio.sleep(0.05)  # the store is at work now, in a thread or elsewhere: nothing to wait on
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            async with database.write() as connection:
+                assert (await connection.execute(select(throttles))).all() == []
+                await connection.execute(update(throttles).values(failures=2))
+    finally:
+        gc.enable()
+        await here.close()
+        await there.close()

@@ -22,6 +22,8 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.issuer.store.sqlite import connector
+
 logger = logging.getLogger("gateway.issuer")
 
 DEADLINE_S = 5.0  # of one transaction, waiting for its turn included
@@ -121,7 +123,7 @@ def _prepare_file(path: Path) -> None:
 def _sqlite(path: str) -> AsyncEngine:
     logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below that it shows the values of every statement
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", connect_args={"timeout": DEADLINE_S}, hide_parameters=True
+        f"sqlite+aiosqlite:///{path}", async_creator=connector(path, DEADLINE_S), hide_parameters=True
     )
 
     @event.listens_for(engine.sync_engine, "connect")
