@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
-from urllib.parse import urlsplit
 
 from gateway.config.listing import auth_text
 from gateway.config.quantities import format_duration
@@ -26,8 +23,11 @@ from gateway.errors import (
     KeysUnavailable,
     MethodNotAllowed,
     NoRoute,
+    StatusUnavailable,
+    TokenInvalid,
     TokenRevoked,
 )
+from gateway.explanation import Explanation, Probe
 from gateway.idempotency.key import find_key
 from gateway.idempotency.route import needs_key, takes_key
 from gateway.identity import IdentityHeaders
@@ -38,7 +38,9 @@ from gateway.routing.table import RouteTable
 from gateway.tokens.bearer import CredentialSources, find_token
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.claims import Token, parse_compact, parse_unverified_claims
-from gateway.tokens.verifier import IssuerRules, Verifier, check_route
+from gateway.tokens.status_cache import StatusLists
+from gateway.tokens.status_list import STATUSES, VALID, StatusReference
+from gateway.tokens.verifier import IssuerRules, Verifier, check_route, signer_of
 from gateway.upstream.headers import spelling
 
 # What helps, by the beginning of the cause: the causes are written by the steps for the log.
@@ -61,87 +63,6 @@ _REMEDIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The request that is asked about, as the pipeline would see it."""
-
-    method: str
-    host: bytes
-    raw_path: bytes
-    query_string: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-
-    @classmethod
-    def of(cls, method: str, url: str, header_lines: Sequence[str] = (), token: str | None = None) -> Probe:
-        """From what is typed: a URL or a path, `Name: value` lines, and a token for `Authorization`; ValueError."""
-        parts = urlsplit(url)
-        if not parts.path.startswith("/") and not (parts.netloc and not parts.path):
-            raise ValueError("write a path that begins with a slash, or a whole URL")
-        headers: list[tuple[bytes, bytes]] = []
-        for line in header_lines:
-            name, colon, value = line.partition(":")
-            if not colon or not name.strip():
-                raise ValueError("write headers as 'Name: value'")
-            headers.append((name.strip().lower().encode("latin-1"), value.strip().encode("latin-1", "replace")))
-        if token:
-            if not token.isascii():
-                raise ValueError("the token holds characters outside ASCII, so it is no token")
-            headers.append((b"authorization", b"Bearer " + token.encode()))
-        hosts = [value for name, value in headers if name == b"host"] or [parts.netloc.encode() or b"localhost"]
-        # The path stays as typed: decoding or normalising it here would explain another request.
-        path = parts.path or "/"
-        return cls(method.upper(), hosts[0], path.encode(), parts.query.encode(), tuple(headers))
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: what was decided and what that means for the caller or the operator."""
-
-    name: str
-    outcome: Literal["ok", "refused", "unknown"]
-    says: tuple[str, ...]  # sentences
-    remedy: str = ""
-
-
-@dataclass(slots=True)
-class Explanation:
-    """The steps as far as the request would get; the last one decides."""
-
-    steps: list[Step] = field(default_factory=list)
-    error: GatewayError | None = None
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the gateway would answer itself instead of forwarding."""
-        return self.error is not None
-
-    def add(self, name: str, *says: str, outcome: Literal["ok", "refused", "unknown"] = "ok", remedy: str = "") -> None:
-        """One more step."""
-        self.steps.append(Step(name, outcome, says, remedy))
-
-    def refuse(self, name: str, error: GatewayError, *says: str, remedy: str = "") -> Explanation:
-        """The last step: the gateway answers with `error`."""
-        self.error = error
-        self.add(
-            name, f"{error.status} {error.code}: {error.detail or error.title}", *says, outcome="refused", remedy=remedy
-        )
-        return self
-
-    def render(self) -> str:
-        """For a terminal; no trailing newline."""
-        marks = {"ok": "ok", "refused": "NO", "unknown": "?"}
-        lines: list[str] = []
-        for step in self.steps:
-            lines.append(f"{marks[step.outcome]:<3} {step.name:<11} {step.says[0]}")
-            lines += [f"{'':<15} {sentence}" for sentence in step.says[1:]]
-            if step.remedy:
-                lines.append(f"{'':<15} what to do: {step.remedy}")
-        end = "forwarded" if self.error is None else f"refused with {self.error.status} {self.error.code}"
-        if self.error is None and any(step.outcome == "unknown" for step in self.steps):
-            end += ", if what could not be checked here holds"
-        return "\n".join([*lines, "", f"The request would be {end}."])
-
-
 async def explain(config: Config, probe: Probe, *, now: float, is_offline: bool = False) -> Explanation:
     """Walks one request through the steps. `now` is epoch seconds."""
     told = Explanation()
@@ -160,6 +81,8 @@ async def explain(config: Config, probe: Probe, *, now: float, is_offline: bool 
             if token is None:
                 return told
             if not await _is_allowed_by_denylist(config, route, token, told, is_offline):
+                return told
+            if not await _is_allowed_by_status_list(config, token, told, is_offline):
                 return told
     permit = _authorize(route, token, told)
     if permit is None:
@@ -331,6 +254,63 @@ async def _is_allowed_by_denylist(
             return False
     told.add("revoked?", "no entry of the denylist names it")
     return True
+
+
+async def _is_allowed_by_status_list(config: Config, token: Token, told: Explanation, is_offline: bool) -> bool:
+    """Nothing is said where the issuer has no lists and the token refers to none."""
+    issuer, signer = config.issuers[token.issuer], signer_of(token)
+    wanted = issuer.revocation.status_list
+    if wanted is None or signer is None:
+        if "status" in token.claims:
+            told.add("status", "the token has a status, which is not looked up: the issuer has no `status_list`")
+        return True
+    lists = StatusLists.of(token.issuer, issuer, signer.keys)
+    try:
+        reference = lists.reference(token)
+    except TokenInvalid as exc:
+        told.refuse(
+            "status", exc, f"because: {exc.cause}", remedy="the issuer has to write it as the draft says (§6.2)"
+        )
+        return False
+    if reference is None:
+        told.add("status", "the token refers to no status list")
+        return True
+    place = f"place {reference.index} of the list at {_address(reference.uri)}"
+    if is_offline:
+        told.add("status", f"not looked up: --offline; it stands at {place}", outcome="unknown")
+        return True
+    return await _look_up(lists, reference, place, told, allows_unknown=wanted.when_unknown == "allow")
+
+
+async def _look_up(
+    lists: StatusLists, reference: StatusReference, place: str, told: Explanation, *, allows_unknown: bool
+) -> bool:
+    found = await lists.find(reference.uri)
+    if found is None:
+        says = f"it stands at {place}, which could not be had: {lists.trouble(reference.uri)}"
+        if allows_unknown:
+            told.add("status", says, "`when_unknown: allow` lets the token pass", outcome="unknown")
+            return True
+        remedy = "can this machine reach it? see `origins` and `when_unknown` of the issuer's `status_list`"
+        told.refuse("status", StatusUnavailable(), says, remedy=remedy)
+        return False
+    try:
+        status = found.at(reference.index)
+    except IndexError:
+        remedy = "the issuer's list is shorter than its tokens say"
+        told.refuse("status", TokenInvalid(), f"there is no {place}", remedy=remedy)
+        return False
+    named = STATUSES.get(status, f"{status}, which has a meaning to the issuer alone")
+    if status != VALID:
+        told.refuse("status", TokenRevoked(), f"because it is {named} at {place}", remedy="the issuer decides about it")
+        return False
+    told.add("status", f"{named} at {place}")
+    return True
+
+
+def _address(uri: str) -> str:
+    """An address without query, which may hold a secret."""
+    return uri.partition("?")[0]
 
 
 def _authorize(route: Route, token: Token | None, told: Explanation) -> Permit | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.cli import main
 from gateway.config.load import load
-from gateway.explain import Explanation, Probe, explain
+from gateway.explain import explain
+from gateway.explanation import Explanation, Probe
 from gateway.revoke import revoke
+from tests.keys.key_server import answer, key_server
+from tests.tokens.mint import base64url
 
 _FILE = """\
 denylist: {store: "sqlite://deny.db"}
@@ -34,6 +38,7 @@ routes:
   - {name: read, path: /api/orders, methods: [GET], upstream: orders, auth: {scopes: [orders:read]}}
   - {name: staff, path: /staff, upstream: orders, auth: {claims: {team: {equals: blue}}}}
   - {name: public, path: /public/**, upstream: orders, auth: none}
+  - {name: pay, path: /pay, upstream: orders, idempotency: required}
 """
 
 
@@ -60,6 +65,19 @@ class Site:
             "exp": int(self.now) + 300,
         }
         return jwt.encode({**good, **claims}, self._key, algorithm="ES256", headers={"kid": kid, "typ": typ})
+
+    def status_list(self, uri: str, octets: bytes, bits: int = 2) -> bytes:
+        """A list that the issuer signs."""
+        listed = {"bits": bits, "lst": base64url(zlib.compress(octets)).decode()}
+        payload = {"sub": uri, "iat": int(self.now), "ttl": 60, "status_list": listed}
+        headers = {"kid": "one", "typ": "statuslist+jwt"}
+        return jwt.encode(payload, self._key, algorithm="ES256", headers=headers).encode()
+
+    def with_lists(self, origin: str, when_unknown: str = "refuse") -> None:
+        """Let the issuer have status lists."""
+        section = f"    revocation: {{status_list: {{origins: [{origin}], when_unknown: {when_unknown}}}}}\n"
+        self.file.write_text(_FILE.replace("    credentials:", section + "    credentials:"))
+        self.config = load(self.file, {})
 
     async def ask(self, method: str, url: str, token: str | None = None, *headers: str) -> Explanation:
         """What is explained of one request."""
@@ -138,6 +156,69 @@ async def test_a_revoked_token_names_the_entry(site: Site) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_status_is_told_with_its_list_and_place(site: Site) -> None:
+    """Which list, which place, which status; a list's query is nobody's business."""
+    async with key_server() as server:
+        uri = f"{server.url}/status?key=private"
+        server.answers["/status?key=private"] = answer(site.status_list(uri, b"\xe4"))
+        site.with_lists(server.url)
+        told = []
+        for index in range(5):
+            status = {"status_list": {"idx": index, "uri": uri}}
+            found = await site.ask("GET", "/api/x", site.token(status=status))
+            [step] = [step for step in found.steps if step.name == "status"]
+            assert "private" not in found.render()
+            told.append((step.outcome, found.error.code if found.error else "", step.says[-1]))
+        place = f"of the list at {server.url}/status"
+        assert told == [
+            ("ok", "", f"VALID at place 0 {place}"),
+            ("refused", "token_revoked", f"because it is INVALID at place 1 {place}"),
+            ("refused", "token_revoked", f"because it is SUSPENDED at place 2 {place}"),
+            (
+                "refused",
+                "token_revoked",
+                f"because it is 3, which has a meaning to the issuer alone at place 3 {place}",
+            ),
+            ("refused", "token_invalid", f"there is no place 4 {place}"),
+        ]
+
+
+# when_unknown, path of the list, idx; the outcome, the code, and what it says.
+_UNKNOWN = [
+    ("refuse", "/gone", 1, "refused", "status_unavailable", "answered 404"),
+    ("allow", "/gone", 1, "unknown", "", "`when_unknown: allow` lets the token pass"),
+    ("refuse", "/gone", -1, "refused", "token_invalid", "non-negative integer"),
+    ("refuse", "https://elsewhere.example/1", 1, "refused", "status_unavailable", "lists may not come from there"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("case", _UNKNOWN)
+async def test_a_status_that_cannot_be_told(site: Site, case: Any) -> None:
+    """The list could not be had, and why; or what the token says of it cannot be read."""
+    when_unknown, path, index, outcome, code, says = case
+    async with key_server() as server:
+        site.with_lists(server.url, when_unknown)
+        uri = path if "://" in path else server.url + path
+        found = await site.ask("GET", "/api/x", site.token(status={"status_list": {"idx": index, "uri": uri}}))
+        [step] = [step for step in found.steps if step.name == "status"]
+        assert (step.outcome, found.error.code if found.error else "") == (outcome, code)
+        assert says in found.render()
+
+
+@pytest.mark.asyncio
+async def test_a_status_that_nobody_looks_up_is_named(site: Site) -> None:
+    """An issuer without lists, a token without a status, and --offline."""
+    status = {"status_list": {"idx": 1, "uri": "https://issuer.example/1"}}
+    assert "is not looked up" in (await site.ask("GET", "/api/x", site.token(status=status))).render()
+    site.with_lists("https://issuer.example")
+    assert "refers to no status list" in (await site.ask("GET", "/api/x", site.token())).render()
+    probe = Probe.of("GET", "/api/x", (), site.token(status=status))
+    offline = (await explain(site.config, probe, now=site.now, is_offline=True)).render()
+    assert "--offline; it stands at place 1 of the list at https://issuer.example/1" in offline
+
+
+@pytest.mark.asyncio
 async def test_a_public_route_looks_at_no_token(site: Site) -> None:
     """Also a wrong token passes there; nothing of it becomes an identity."""
     found = await site.ask("GET", "https://any.example/public/a", "wrong")
@@ -172,3 +253,19 @@ def test_the_command_takes_the_token_from_stdin_or_the_environment(
     assert "401 token_missing" in capsys.readouterr().out
     assert main([*argv, "--header", "nonsense"]) == 2
     assert main([*argv[:-1], "api/x"]) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_key_is_read_and_missed(site: Site) -> None:
+    """What the route does with it, or why the request would be refused; reads are not concerned."""
+    told = (await site.ask("POST", "/pay", site.token(), 'Idempotency-Key: "k-1"')).render()
+    assert "Idempotency-Key `k-1`: forwarded once" in told
+    assert "kept for 1d" in told
+    missing = (await site.ask("POST", "/pay", site.token())).error
+    assert missing is not None
+    assert missing.code == "idempotency_key_missing"
+    malformed = (await site.ask("POST", "/pay", site.token(), "Idempotency-Key: a b")).error
+    assert malformed is not None
+    assert malformed.code == "bad_request"
+    assert "forwarded each time" in (await site.ask("PUT", "/pay", site.token())).render()
+    assert "Idempotency-Key" not in (await site.ask("GET", "/pay", site.token())).render()

@@ -40,7 +40,8 @@ def add_explain(commands: Any) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from gateway.explain import Probe, explain
+    from gateway.explain import explain
+    from gateway.explanation import Probe
 
     with told(args):
         probe = Probe.of(args.method, args.url, args.header, _token(args.token))

@@ -59,6 +59,7 @@ class _Held:
     due_at: float = 0.0  # when to refresh it ahead
     ask_again_at: float = 0.0  # not before this may a request start a fetch
     failures: int = 0
+    failure: str = ""  # why the last fetch failed; public
     used: bool = False  # since the last fetch
     flight: asyncio.Task[None] | None = None
 
@@ -110,12 +111,12 @@ class StatusLists:
         reference = self.reference(token)
         if reference is None:
             return
-        found = await self._find(reference.uri)
+        found = await self.find(reference.uri)
         if found is None:
             self._unknown += 1
             if self._allows_unknown:
                 return
-            raise StatusUnavailable(cause=f"issuer {self._name}: no usable status list")
+            raise StatusUnavailable(cause=f"issuer {self._name}: no usable status list: {self.trouble(reference.uri)}")
         try:
             status = found.at(reference.index)
         except IndexError:
@@ -131,7 +132,7 @@ class StatusLists:
         found = token.memo[self] = reference_of(token.claims)
         return found
 
-    async def _find(self, uri: str) -> StatusList | None:
+    async def find(self, uri: str) -> StatusList | None:
         """The usable list at an address, fetched if need be; None if there is none."""
         held = self._use(uri)
         if held is None:
@@ -141,6 +142,13 @@ class StatusLists:
             await self._join(held)
             found = self._usable(held)
         return found
+
+    def trouble(self, uri: str) -> str:
+        """Why there is no usable list at an address; names neither token nor place."""
+        held = self._held.get(uri)
+        if held is None:
+            return "lists may not come from there"
+        return held.failure or "it has ended"
 
     # --- live connections --------------------------------------------------------------------------------------------
 
@@ -235,7 +243,7 @@ class StatusLists:
             held.usable_until = started + life_s
             held.due_at = started + life_s * (0.8 + 0.15 * self._clock.chance())
             held.ask_again_at = 0.0
-            held.failures = 0
+            held.failures, held.failure = 0, ""
             self._loads["ok"] += 1
             self._make_room(held)
 
@@ -247,6 +255,7 @@ class StatusLists:
         if not held.failures:  # an outage is one line, not one per attempt
             _LOG.warning("issuer %s: a status list was not loaded: %s", self._name, reason)
         held.failures += 1
+        held.failure = reason
         self._loads["failed"] += 1
 
     # --- room --------------------------------------------------------------------------------------------------------

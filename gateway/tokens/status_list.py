@@ -17,6 +17,9 @@ from gateway.keys.notation import decode_base64url
 VALID: Final = 0
 """The one status that lets a token pass: INVALID (1), SUSPENDED (2) and those of applications do not."""
 
+STATUSES: Final = {VALID: "VALID", 1: "INVALID", 2: "SUSPENDED"}
+"""The draft's names (§7.1)."""
+
 MAX_LIST_OCTETS = 8 * 2**20  # 64 million tokens at one bit each; a compressed one of 8 KiB could claim as much
 _LARGEST_INDEX = 2**40
 _LONGEST_ADDRESS = 2048
