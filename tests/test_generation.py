@@ -108,6 +108,33 @@ async def test_a_generation_is_drained_when_its_last_request_has_ended() -> None
     await asyncio.wait_for(waiting, 1)
 
 
+@pytest.mark.asyncio
+async def test_a_generation_waits_for_exchanges_that_outlive_their_client() -> None:
+    """Their upstream must not be closed under them."""
+    generation = build(config(), AROUND, None)
+    go_on = asyncio.Event()
+
+    async def exchange() -> None:
+        await go_on.wait()
+
+    generation.outliving.add(asyncio.create_task(exchange()))
+    waiting = asyncio.create_task(generation.drained())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    go_on.set()
+    await asyncio.wait_for(waiting, 1)
+
+
+def test_idempotency_without_a_store_needs_a_restart() -> None:
+    """A changed file that names the first store cannot be used as it is; a route without it has no such step."""
+    routes = [{"name": "one", "path": "/one", "upstream": "a", "idempotency": "optional"}]
+    upstreams = {"a": {"endpoints": ["http://127.0.0.1:9001"]}}
+    with pytest.raises(UnusableConfig, match="restart"):
+        build(config(routes=routes, upstreams=upstreams), AROUND, None)
+    plain = build(config(), AROUND, None)
+    assert plain.pipeline.routes.match("GET", b"a", b"/two").idempotency is None
+
+
 def test_inlets_cost_nothing_where_no_issuer_has_any() -> None:
     """Requests enter at the pipeline itself; with inlets, at what stands in front of it."""
     around = Surroundings(None, Peers(()), lambda _: None, intake=Intake(ScriptedStore()))

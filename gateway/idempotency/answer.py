@@ -74,6 +74,8 @@ class Answer:
         if version != _VERSION or len(packed) < end or not 200 <= status <= 599:
             raise ValueError("not an answer of this version")
         lines = packed[_HEAD.size : end]
+        if lines and not lines.endswith(b"\r\n"):
+            raise ValueError("not the fields of an answer")
         if lines.count(b"\n") != lines.count(b"\r\n") or lines.count(b"\r") != lines.count(b"\r\n") or 0 in lines:
             raise ValueError("not the fields of an answer")
         return cls(status, lines, packed[end:] if has_body else None)

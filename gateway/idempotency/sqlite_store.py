@@ -39,7 +39,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, prefix: str, timeout_s: float, *, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives epoch seconds."""
-        self._path = path
+        self.path = path
         self._prefix = prefix
         self._timeout_s = timeout_s
         self._wall = wall
@@ -145,10 +145,10 @@ class SqliteStore:
         if self._connection is None or self._inode != self._inode_now():
             self._close()
             # Answers hold what users read: a file made here is for this user alone, and so are its side files.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._inode = self._inode_now()
             self._connection = sqlite3.connect(
-                self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+                self.path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -158,7 +158,7 @@ class SqliteStore:
 
     def _inode_now(self) -> tuple[int, int]:
         try:
-            found = self._path.stat()
+            found = self.path.stat()
         except FileNotFoundError:
             return (0, 0)
         return (found.st_dev, found.st_ino)

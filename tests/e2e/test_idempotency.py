@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from tests.edge import Answer, GatewayProcess, RecordingUpstream, SeenRequest, TestIssuer, config_text
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
 
+PAGE = Path(__file__).parents[2] / "docs/idempotency.md"
 ROUTES = """\
-  - {name: orders, path: /orders/**, upstream: app, idempotency: {wait: 300ms, max_answer: 64KiB, max_body: 64KiB}}
-  - {name: payments, path: /payments, upstream: app, idempotency: {mode: required, when_unknown: refuse, wait: 0s}}
+  - {name: orders, path: /orders/**, upstream: app, idempotency: {wait: 300ms}}
 """
 
 
@@ -30,21 +32,15 @@ class Shop:
         self.done: list[SeenRequest] = []
         self.may_answer = asyncio.Event()
         self.has_come = asyncio.Event()
-        self.answers: dict[bytes, bytes] = {}  # by path
         upstream.script = self._serve
 
     async def _serve(self, seen: SeenRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = seen.line.split(b" ")[1].partition(b"?")[0]
         self.done.append(seen)
-        self.has_come.set()
-        if path == b"/orders/slow":
-            await self.may_answer.wait()
-        if path == b"/orders/dropped":
-            writer.close()
-            return
         body = b"order %d" % len(self.done)
-        head = self.answers.get(path, b"HTTP/1.1 201 Created\r\nLocation: /orders/%d" % len(self.done))
-        writer.write(b"%b\r\nSet-Cookie: upstream=1\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        self.has_come.set()
+        if seen.line.startswith(b"POST /orders/slow "):
+            await self.may_answer.wait()
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 @pytest_asyncio.fixture
@@ -73,15 +69,6 @@ def config(issuer: TestIssuer, shop: Shop, redis_url: str) -> Callable[..., str]
     return text
 
 
-@pytest_asyncio.fixture
-async def gateway(
-    start_gateway: Callable[..., GatewayProcess], config: Callable[..., str]
-) -> AsyncIterator[GatewayProcess]:
-    """A running gateway with an empty Redis."""
-    async with start_gateway(config()) as started:
-        yield started
-
-
 async def post(
     gateway: GatewayProcess, path: str, token: str, key: str | None, body: bytes = b"one", method: str = "POST"
 ) -> Answer:
@@ -105,162 +92,114 @@ def is_replayed(answer: Answer) -> bool:
     return answer.all(b"idempotent-replayed") == [b"true"]
 
 
-async def test_a_repetition_gets_the_answer_that_was_given(
-    gateway: GatewayProcess, issuer: TestIssuer, shop: Shop
+def played(page: Path) -> list[tuple[str, str]]:
+    """The exchanges that a page of the manual shows: request, then response."""
+    blocks = re.findall(r"^```text\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return list(zip(blocks[::2], blocks[1::2], strict=True))
+
+
+def is_like(expected: str, answer: Answer) -> bool:
+    """Status, each field that is shown, and the body; `…` stands for anything."""
+    head, _, body = expected.rstrip("\n").partition("\n\n")
+    status, *fields = head.split("\n")
+    pattern = re.escape(body).replace("…", ".*")
+    return (
+        answer.status == int(status.split(" ")[1])
+        and all(
+            answer.all(name.lower().encode()) == [value.encode()] for name, value in (f.split(": ") for f in fields)
+        )
+        and is_replayed(answer) == ("Idempotent-Replayed: true" in fields)
+        and re.fullmatch(pattern, answer.body.decode().strip()) is not None
+    )
+
+
+async def test_the_manual_is_played_out(
+    upstream: RecordingUpstream, issuer: TestIssuer, redis_url: str, start_gateway: Callable[..., GatewayProcess]
 ) -> None:
-    """Status, fields and body, without the cookie; with a new token of the same user, the key quoted or bare."""
-    key = uuid.uuid4().hex
-    first = await post(gateway, "/orders/new?a=1", issuer.token(), f'"{key}"')
-    again = await post(gateway, "/orders/new?a=1", issuer.token(), key)
-    assert (first.status, first.body, is_replayed(first)) == (201, b"order 1", False)
-    assert (again.status, again.body, is_replayed(again)) == (201, b"order 1", True)
-    assert first.all(b"set-cookie") == [b"upstream=1"]
-    assert again.all(b"set-cookie") == []
-    assert again.all(b"location") == first.all(b"location") == [b"/orders/1"]
-    assert len(again.all(b"x-request-id")) == len(again.all(b"date")) == 1
-    assert again.all(b"x-request-id") != first.all(b"x-request-id")
-    assert [seen.all(b"idempotency-key") for seen in shop.done] == [[f'"{key}"'.encode()]]
-    assert await gateway.metric("gateway_idempotency_requests_total", outcome="replayed") == 1
+    """The page's routes, and its exchanges in their order, each repetition with a new token; the backend has one."""
+
+    async def create(seen: SeenRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(upstream.seen)
+        body = b'{"id": %d}' % number
+        head = b"HTTP/1.1 201 Created\r\nLocation: /api/orders/%d\r\nSet-Cookie: a=b\r\n" % number
+        writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    upstream.script = create
+    text = PAGE.read_text(encoding="utf-8")
+    sections = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
+    routes = [{**route, "upstream": "app"} for section in sections for route in section.get("routes", [])]
+    written = "".join(f"  - {json.dumps(route)}\n" for route in routes)
+    extra = f"denylist: {{store: '{redis_url}'}}\n"
+    async with start_gateway(config_text(issuer.yaml(), upstream.url, extra=extra, routes=written)) as gateway:
+        for request, expected in played(PAGE):
+            head, _, body = request.partition("\n\n")
+            line, *fields = head.split("\n")
+            method, target, _ = line.split(" ")
+            answer = await gateway.get(target, issuer.token(), *fields, method=method, body=body.strip().encode())
+            assert is_like(expected, answer), f"{request}\n{answer.raw!r}"
+        assert [seen.all(b"idempotency-key") for seen in upstream.seen] == [[b'"8e03978e-40d5-43dd-bc93-6894a57f9324"']]
+        assert await gateway.metric("gateway_idempotency_requests_total", outcome="replayed") == 1
 
 
-async def test_a_key_belongs_to_one_user_and_one_request(
-    gateway: GatewayProcess, issuer: TestIssuer, shop: Shop
+async def test_one_user_on_a_bad_connection(
+    start_gateway: Callable[..., GatewayProcess],
+    config: Callable[..., str],
+    issuer: TestIssuer,
+    shop: Shop,
+    redis_server: RedisServer,
 ) -> None:
-    """Another user's is another record; another body, target or method is refused, and nothing is forwarded."""
-    mine, theirs = issuer.token(), issuer.token(sub="user-2")
-    assert (await post(gateway, "/orders/new", mine, "k")).body == b"order 1"
-    assert (await post(gateway, "/orders/new", theirs, "k")).body == b"order 2"
-    assert (await post(gateway, "/orders/new", mine, "k")).body == b"order 1"
-    for path, body, method in (
-        ("/orders/new", b"two", "POST"),
-        ("/orders/new?x", b"one", "POST"),
-        ("/orders/new", b"one", "PUT"),
-    ):
-        refused = await post(gateway, path, mine, "k", body, method)
-        assert (refused.status, refused.code) == (422, "idempotency_key_reused")
-    assert len(shop.done) == 2
-
-
-async def test_what_is_asked_of_a_request(gateway: GatewayProcess, issuer: TestIssuer, shop: Shop) -> None:
-    """A key where it is required, of a form that can be read, and a body that can be held; reads need none of it."""
-    token = issuer.token()
-    assert (await post(gateway, "/payments", token, None)).code == "idempotency_key_missing"
-    for key in ('"open', '""', "a b", "k" * 256):
-        assert (await post(gateway, "/payments", token, key)).code == "bad_request"
-    assert (await post(gateway, "/orders/new", token, "k", b"x" * 70_000)).status == 413
-    assert shop.done == []
-    for _ in range(2):
-        assert (await post(gateway, "/orders/new", token, None)).status == 201
-        assert (await gateway.get("/orders/new", token, "Idempotency-Key: k")).status == 201
-    assert len(shop.done) == 4
-
-
-@pytest.mark.parametrize("status", [b"500 No", b"503 No", b"429 No", b"401 No"])
-async def test_an_answer_that_decides_nothing_is_not_kept(
-    gateway: GatewayProcess, issuer: TestIssuer, shop: Shop, status: bytes
-) -> None:
-    """The client may ask again, and then the upstream is asked."""
-    shop.answers[b"/orders/new"] = b"HTTP/1.1 " + status
-    token = issuer.token()
-    for count in (1, 2):
-        answer = await post(gateway, "/orders/new", token, "k")
-        assert (answer.status, is_replayed(answer)) == (int(status[:3]), False)
-        assert len(shop.done) == count
-    shop.answers[b"/orders/new"] = b"HTTP/1.1 404 Not Found"
-    assert (await post(gateway, "/orders/new", token, "k")).status == 404
-    assert is_replayed(await post(gateway, "/orders/new", token, "k"))
-
-
-async def test_a_revoked_token_gets_no_replay(
-    gateway: GatewayProcess, issuer: TestIssuer, redis_server: RedisServer
-) -> None:
-    """A repetition passes every check that a request passes."""
+    """Who leaves finds the answer; another user's key is another key; a revoked token gets no replay."""
     token = issuer.token(jti="stolen")
-    assert (await post(gateway, "/orders/new", token, "k")).status == 201
-    redis_server.cli("SET", "gateway:deny:token:main:stolen", "1", "EX", 60)
-    for _ in range(200):
-        refused = await post(gateway, "/orders/new", token, "k")
-        if refused.status == 401:
-            break
-        await asyncio.sleep(0.01)
-    assert (refused.code, is_replayed(refused)) == ("token_revoked", False)
-    assert is_replayed(await post(gateway, "/orders/new", issuer.token(), "k"))
-
-
-async def test_a_client_that_goes_away_finds_its_answer(
-    gateway: GatewayProcess, issuer: TestIssuer, shop: Shop
-) -> None:
-    """In flight its repetition waits, then is told to; afterwards it gets the answer of the first."""
-    token = issuer.token()
-    await leave(gateway, "/orders/slow", token, "k", shop)
-    early = await post(gateway, "/orders/slow", token, "k")
-    assert (early.status, early.code) == (409, "idempotency_key_in_use")
-    assert early.all(b"retry-after")
-    waiting = asyncio.create_task(post(gateway, "/orders/slow", token, "k"))
-    await asyncio.sleep(0.05)
-    shop.may_answer.set()
-    answer = await waiting
-    assert (answer.status, answer.body, is_replayed(answer)) == (201, b"order 1", True)
-    assert len(shop.done) == 1
-    assert await gateway.metric("gateway_idempotency_outlived_total") == 1
-
-
-async def test_a_gateway_that_stops_waits_for_an_answer_that_nobody_waits_for(
-    start_gateway: Callable[..., GatewayProcess], config: Callable[..., str], issuer: TestIssuer, shop: Shop
-) -> None:
-    """The client has gone, the process is told to stop, the upstream answers: another gateway has the answer."""
-    token = issuer.token()
-    async with start_gateway(config()) as first, start_gateway(config()) as second:
-        await leave(first, "/orders/slow", token, "k", shop)
-        stopping = asyncio.create_task(first.stop())
-        await asyncio.sleep(0.3)
+    async with start_gateway(config()) as gateway:
+        await leave(gateway, "/orders/slow", token, "k", shop)
+        early = await post(gateway, "/orders/slow", token, "k")
+        assert (early.status, early.code) == (409, "idempotency_key_in_use")
+        assert early.all(b"retry-after")
+        waiting = asyncio.create_task(post(gateway, "/orders/slow", token, "k"))
+        await asyncio.sleep(0.05)
         shop.may_answer.set()
-        assert await stopping == 0
-        answer = await post(second, "/orders/slow", token, "k")
-        assert (answer.body, is_replayed(answer)) == (b"order 1", True)
+        answer = await waiting
+        assert (answer.status, answer.body, is_replayed(answer)) == (201, b"order 1", True)
+        assert await gateway.metric("gateway_idempotency_outlived_total") == 1
+        other = await post(gateway, "/orders/slow", issuer.token(sub="user-2"), "k")
+        assert (other.body, is_replayed(other)) == (b"order 2", False)
 
-
-async def test_a_gateway_that_is_killed_locks_no_key(
-    start_gateway: Callable[..., GatewayProcess], config: Callable[..., str], issuer: TestIssuer, shop: Shop
-) -> None:
-    """Once the lease is over the write is forwarded again, or refused where the route says so."""
-    token = issuer.token()
-    shop.answers[b"/payments"] = b"HTTP/1.1 201 Created"
-    async with start_gateway(config()) as first, start_gateway(config()) as second:
-        await leave(first, "/orders/slow", token, "k", shop)
-        await first.stop(signal.SIGKILL)
-        assert (await post(second, "/orders/slow", token, "k")).code == "idempotency_key_in_use"
-        shop.may_answer.set()
-        for _ in range(10):
-            answer = await post(second, "/orders/slow", token, "k")
-            if answer.status == 201:
+        redis_server.cli("SET", "gateway:deny:token:main:stolen", "1", "EX", 60)
+        for _ in range(500):
+            refused = await post(gateway, "/orders/slow", token, "k")
+            if refused.status == 401:
                 break
-        assert (answer.body, is_replayed(answer)) == (b"order 2", False)
-        assert is_replayed(await post(second, "/orders/slow", token, "k"))
+            await asyncio.sleep(0.01)  # until the word has come
+        assert (refused.code, is_replayed(refused)) == ("token_revoked", False)
+        assert is_replayed(await post(gateway, "/orders/slow", issuer.token(), "k"))
+        assert len(shop.done) == 2
+        names = redis_server.cli("KEYS", "gateway:idem:*").split()
+        assert len(names) == 2
+        assert not any("user" in name or name.endswith("k") for name in names)
 
 
-async def test_an_outcome_that_nobody_knows(gateway: GatewayProcess, issuer: TestIssuer, shop: Shop) -> None:
-    """The upstream has the request and says nothing: forwarded again, or refused where the route says so."""
+async def test_gateways_that_end_in_the_middle(
+    start_gateway: Callable[..., GatewayProcess], config: Callable[..., str], issuer: TestIssuer, shop: Shop
+) -> None:
+    """One that is told to stop waits for an answer nobody waits for; one that is killed locks its key for a lease."""
     token = issuer.token()
-    assert (await post(gateway, "/orders/dropped", token, "k")).code == "connect_failed"
-    assert (await post(gateway, "/orders/dropped", token, "k")).code == "connect_failed"
-    assert len(shop.done) == 2
-
-    async def hang_up(seen: SeenRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        shop.done.append(seen)
-        writer.close()
-
-    shop.upstream.script = hang_up
-    assert (await post(gateway, "/payments", token, "p")).code == "connect_failed"
-    assert (await post(gateway, "/payments", token, "p")).code == "idempotency_outcome_unknown"
-    assert len(shop.done) == 3
-    # Surely not handled: nobody listens.
-    await shop.upstream.close()
-    assert (await post(gateway, "/payments", token, "q")).code == "connect_failed"
-    await shop.upstream.listen()
-    await asyncio.sleep(0.6)  # the endpoint's back-off, which is counted and not signalled
-    shop.upstream.script = shop._serve
-    assert (await post(gateway, "/payments", token, "q")).status == 201
+    stopped, killed, third = (start_gateway(config()) for _ in range(3))
+    await asyncio.gather(*(gateway.start() for gateway in (stopped, killed, third)))
+    await leave(stopped, "/orders/slow", token, "stopped", shop)
+    await leave(killed, "/orders/slow", token, "killed", shop)
+    stopping = asyncio.create_task(stopped.stop())
+    await killed.stop(signal.SIGKILL)
+    assert (await post(third, "/orders/slow", token, "killed")).code == "idempotency_key_in_use"
+    shop.may_answer.set()
+    assert await stopping == 0
+    answer = await post(third, "/orders/slow", token, "stopped")
+    assert (answer.body, is_replayed(answer)) == (b"order 1", True)
+    for _ in range(20):
+        answer = await post(third, "/orders/slow", token, "killed")
+        if answer.status == 201:
+            break
+    assert (answer.body, is_replayed(answer)) == (b"order 3", False)
+    assert is_replayed(await post(third, "/orders/slow", token, "killed"))
 
 
 async def test_without_the_store_nothing_is_forwarded(

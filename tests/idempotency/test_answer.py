@@ -76,6 +76,7 @@ def test_bytes_survive(status: int, body: bytes, has_body: bool) -> None:
         Answer(99, b"", b"").pack(),
         Answer(200, b"a: b\r\nc: d\ne: f\r\n", b"").pack(),
         Answer(200, b"a: \x00\r\n", b"").pack(),
+        Answer(200, b"a: b", b"").pack(),
     ],
 )
 def test_what_no_gateway_has_written_is_refused(packed: bytes) -> None:
