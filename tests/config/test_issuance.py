@@ -76,6 +76,9 @@ def test_postgresql_needs_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("clients: {a: {grants: [authorization_code]}}", "issuer.clients.a"),
         ("clients: {a: {grants: [client_credentials]}}", "issuer.clients.a.grants"),
         ("clients: {a: {secret_sha256: 12, grants: [client_credentials]}}", "issuer.clients.a.secret_sha256"),
+        ("clients: {a: {secret: short, grants: [client_credentials]}}", "issuer.clients.a.secret"),
+        ("webhook: {url: 'https://mail.example/', secret: short}", "issuer.webhook.secret"),
+        ("webhook: {url: 'file:///etc/passwd'}", "issuer.webhook.url"),
         ("client_id: a\nclients: {a: {redirect_uris: ['https://a.example/']}}", "issuer.client_id"),
         ("surprise: 1", "issuer.surprise"),
     ],
@@ -104,6 +107,9 @@ def test_what_is_risky_is_warned_of(tmp_path: Path) -> None:
     literal = read(tmp_path, "signing: {encryption_key: 0123456789abcdef0123456789abcdef}")
     assert [problem.path for problem in literal.warnings] == ["issuer.signing.encryption_key"]
     assert read(tmp_path, "signing: {encryption_key: '${SECRET}'}").warnings == ()
+    plain = "signing: {encryption_key: '${SECRET}'}\nwebhook: {url: 'http://mail.example/hook'}"
+    assert [problem.path for problem in read(tmp_path, plain).warnings] == ["issuer.webhook.url"]
+    assert read(tmp_path, plain.replace("mail.example", "127.0.0.1:9000")).warnings == ()
 
 
 def test_the_store_stands_beside_the_file(tmp_path: Path) -> None:
