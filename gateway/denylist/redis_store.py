@@ -11,11 +11,12 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from gateway.config.schema import Denylist
 from gateway.denylist.contract import StoreRefused, StoreUnavailable, sweep
 from gateway.denylist.follower import Follower
+from gateway.denylist.followers import Followers
 from gateway.denylist.grammar import Entry, parse_key
 from gateway.denylist.history import Coverage
 from gateway.denylist.loading import Rules
@@ -25,19 +26,13 @@ from gateway.denylist.replica import Replica
 from gateway.denylist.snapshot import Snapshot
 from gateway.redis.address import Endpoint, parse_redis
 from gateway.redis.link import Command, Link, LinkLost, Reply, ReplyError
-from gateway.redis.slots import SLOTS, slot_of
+from gateway.redis.redirection import MOST_HOPS, redirection, target
+from gateway.redis.slots import slot_of
 from gateway.redis.topology import Masters, Topology
 
-_MOST_HOPS: Final = 5
 _LEAST_PAUSE_S: Final = 0.1
-_MOVED = re.compile(r"(?:MOVED|ASK) \d+ (?P<host>.*):(?P<port>\d+)")
 _NO_STRING: Final = b"?"
 _log = logging.getLogger("gateway.denylist")
-
-
-class _Following(NamedTuple):
-    follower: Follower
-    task: asyncio.Task[None]
 
 
 class RedisStore:
@@ -62,9 +57,7 @@ class RedisStore:
             if config.snapshot is None
             else Snapshot(config.snapshot, replica, self._coverage, wall=wall, monotonic=monotonic)
         )
-        self._masters: Masters = {}
-        self._following: dict[Endpoint, _Following] = {}
-        self._by_slot: list[Follower | None] = [None] * SLOTS
+        self._followers = Followers(self._new_follower)
         self._doubt = asyncio.Event()
         self._lookups = Lookups(self._values, config.timeout)
 
@@ -81,9 +74,7 @@ class RedisStore:
                     tasks.create_task(self._snapshot.run())
                 await self._keep_topology(tasks)
         finally:
-            self._following.clear()
-            self._masters = {}
-            self._by_slot = [None] * SLOTS
+            self._followers.forget()
             await self.close()
 
     async def close(self) -> None:
@@ -109,24 +100,7 @@ class RedisStore:
                 continue
 
     def _adopt(self, masters: Masters, tasks: asyncio.TaskGroup) -> None:
-        if masters == self._masters:
-            return
-        for endpoint in self._following.keys() - masters.keys():
-            self._following.pop(endpoint).task.cancel()
-        for endpoint, slots in masters.items():
-            following = self._following.get(endpoint)
-            if following is None:
-                follower = self._new_follower(endpoint, slots)
-                self._following[endpoint] = _Following(follower, tasks.create_task(follower.run()))
-            elif following.follower.slots != slots:
-                following.follower.slots = slots
-                following.follower.request_load()
-        self._masters = masters
-        self._by_slot = [None] * SLOTS
-        for following in self._following.values():
-            for slot in following.follower.slots:
-                self._by_slot[slot] = following.follower
-        if len(masters) > 1 or self._topology.ask_again_s:
+        if self._followers.adopt(masters, tasks) and (len(masters) > 1 or self._topology.ask_again_s):
             _log.info("denylist: following %d masters", len(masters))
 
     def _new_follower(self, endpoint: Endpoint, slots: frozenset[int]) -> Follower:
@@ -146,13 +120,13 @@ class RedisStore:
         )
 
     def _note_contact(self) -> None:
-        followers = [following.follower for following in self._following.values()]
-        if not followers or None in self._by_slot:
+        contact = self._followers.contact
+        if contact is None:
             return
-        self._replica.touch(min(follower.contact for follower in followers))
-        if all(follower.loaded for follower in followers):
+        self._replica.touch(contact)
+        if self._followers.loaded:
             self._replica.loaded = True
-            self._replica.status.mode = "tracking" if all(follower.tracking for follower in followers) else "rescan"
+            self._replica.status.mode = "tracking" if self._followers.tracking else "rescan"
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -168,7 +142,7 @@ class RedisStore:
     async def entries(self, kind: str | None = None, issuer: str | None = None) -> AsyncIterator[Entry]:
         """All entries, or those of a kind or issuer, master by master. Raises `StoreError`."""
         try:
-            for endpoint in self._masters or await self._topology.masters():
+            for endpoint in self._followers.masters or await self._topology.masters():
                 link = await self._topology.dial(endpoint)
                 try:
                     async for entry in self._list(link, kind, issuer):
@@ -186,7 +160,7 @@ class RedisStore:
         by_follower: dict[Follower, list[str]] = {}
         try:
             for key in keys:
-                follower = self._by_slot[slot_of(self._rules.prefix + key)]
+                follower = self._followers.of_slot(slot_of(self._rules.prefix + key))
                 if follower is None:
                     raise LinkLost("not connected")
                 by_follower.setdefault(follower, []).append(key)
@@ -201,8 +175,8 @@ class RedisStore:
         replies = await follower.link.execute(*(("GET", self._rules.prefix + key) for key in keys))
         values: dict[str, bytes | None] = {}
         for key, reply in zip(keys, replies, strict=True):
-            if isinstance(reply, ReplyError) and reply.code in ("MOVED", "ASK"):
-                reply = (await self._redirected(reply, ("GET", self._rules.prefix + key)))[0]
+            if hop := redirection(reply):
+                reply = (await self._redirected(hop, ("GET", self._rules.prefix + key)))[0]
             if isinstance(reply, ReplyError) and reply.code != "WRONGTYPE":
                 raise reply
             # A key of another type exists, and its value is no moment.
@@ -213,13 +187,13 @@ class RedisStore:
         """The reply of the master that has the key's slot; a link of its own if `run` has none open."""
         slot = slot_of(self._rules.prefix + key)
         try:
-            follower = self._by_slot[slot]
+            follower = self._followers.of_slot(slot)
             if follower is not None and follower.link is not None:
                 reply = (await follower.link.execute(command))[0]
             else:
                 reply = (await self._execute_at(await self._owner(slot), command))[0]
-            if isinstance(reply, ReplyError) and reply.code in ("MOVED", "ASK"):
-                reply = (await self._redirected(reply, command))[0]
+            if hop := redirection(reply):
+                reply = (await self._redirected(hop, command))[0]
             if isinstance(reply, ReplyError):
                 raise reply
         except (LinkLost, ReplyError) as fault:
@@ -234,9 +208,9 @@ class RedisStore:
         raise LinkLost("no master has this slot")
 
     async def _execute_at(self, endpoint: Endpoint, *commands: Command) -> list[Reply]:
-        following = self._following.get(endpoint)
-        if following is not None and following.follower.link is not None:
-            return await following.follower.link.execute(*commands)
+        open_link = self._followers.link_to(endpoint)
+        if open_link is not None:
+            return await open_link.execute(*commands)
         link = await self._topology.dial(endpoint)
         try:
             return await link.execute(*commands)
@@ -244,16 +218,16 @@ class RedisStore:
             link.close()
 
     async def _redirected(self, error: ReplyError, *commands: Command) -> list[Reply]:
-        """Follow MOVED and ASK (Redis Cluster specification, "Redirection and resharding")."""
+        """Follow MOVED and ASK."""
         replies: list[Reply] = [error]
-        for _ in range(_MOST_HOPS):
-            hop = next((r for r in replies if isinstance(r, ReplyError) and r.code in ("MOVED", "ASK")), None)
+        for _ in range(MOST_HOPS):
+            hop = next(filter(None, map(redirection, replies)), None)
             if hop is None:
                 break
             if hop.code == "MOVED":
                 self._doubt.set()
             asking: tuple[Command, ...] = (("ASKING",),) * len(commands) if hop.code == "ASK" else ()
-            endpoint = _target(hop)
+            endpoint = target(hop)
             if asking:
                 # ASKING holds for the next command alone.
                 mixed = [part for pair in zip(asking, commands, strict=True) for part in pair]
@@ -297,13 +271,6 @@ async def _scan(link: Link, prefix: str) -> AsyncIterator[list[str]]:
         yield list(dict.fromkeys(keys))
         if cursor == "0":
             return
-
-
-def _target(error: ReplyError) -> Endpoint:
-    match = _MOVED.fullmatch(str(error))
-    if match is None or not match["host"]:
-        raise LinkLost("a redirection without an address")
-    return Endpoint(match["host"], int(match["port"]))
 
 
 def _bytes(value: Reply) -> bytes | None:

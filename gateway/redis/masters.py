@@ -8,17 +8,15 @@ Strings in replies are bytes.
 from __future__ import annotations
 
 import asyncio
-import re
 from time import monotonic
 from typing import Final
 
 from gateway.redis.address import Endpoint
 from gateway.redis.link import Command, Link, LinkLost, Reply, ReplyError
+from gateway.redis.redirection import MOST_HOPS, redirection, target
 from gateway.redis.slots import slot_of
 from gateway.redis.topology import Masters, Topology
 
-_MOST_HOPS: Final = 5
-_MOVED: Final = re.compile(r"(?:MOVED|ASK) \d+ (?P<host>.*):(?P<port>\d+)")
 _NO_MASTER: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
 
 
@@ -57,13 +55,13 @@ class MasterLinks:
     async def _call(self, key: str, command: Command) -> Reply:
         endpoint = await self._owner(slot_of(key))
         commands: tuple[Command, ...] = (command,)
-        for _ in range(_MOST_HOPS):
+        for _ in range(MOST_HOPS):
             reply = (await (await self._link(endpoint)).execute(*commands))[-1]
             if not isinstance(reply, ReplyError):
                 return reply
-            if reply.code not in ("MOVED", "ASK"):
+            if redirection(reply) is None:
                 raise reply
-            endpoint = _target(reply)
+            endpoint = target(reply)
             # ASKING holds for the next command alone (Redis Cluster specification, "ASK redirection").
             commands = (("ASKING",), command) if reply.code == "ASK" else (command,)
             if reply.code == "MOVED":
@@ -124,10 +122,3 @@ class MasterLinks:
         self._links.clear()
         self._masters = {}
         self._topology.close()
-
-
-def _target(error: ReplyError) -> Endpoint:
-    match = _MOVED.fullmatch(str(error))
-    if match is None or not match["host"]:
-        raise LinkLost("a redirection without an address")
-    return Endpoint(match["host"], int(match["port"]))
