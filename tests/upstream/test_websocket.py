@@ -15,7 +15,8 @@ from gateway.errors import BadResponse, ConnectFailed, GatewayError, UpstreamTim
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream import websocket as module
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.websocket import HandshakeRefused, Relay, UpstreamHandshake, accepted_headers, dial
+from gateway.upstream.relay import Relay
+from gateway.upstream.websocket import HandshakeRefused, UpstreamHandshake, accepted_headers, dial
 from tests.upstream.scripted import Talk, serving
 
 pytestmark = pytest.mark.asyncio
