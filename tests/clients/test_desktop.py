@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import shlex
 import stat
 import sys
 import threading
@@ -19,7 +21,7 @@ import pytest_asyncio
 
 from docs.clients import desktop
 from docs.clients.desktop import Desktop, FileStore, Queue, SignInNeeded, TryLater, main
-from tests.clients.shop import PASSWORD, Phone, Shop, form_of, gateway_of
+from tests.clients.shop import DOCS, PASSWORD, Phone, Shop, form_of, gateway_of
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -318,6 +320,17 @@ async def test_the_command_line(desk: Desk, shop: Shop, capsys: pytest.CaptureFi
     assert shop.whats == ["milk", "tea"]
     assert await run("sign-out") == (0, "")
     assert (await run("sync"))[0] == 3
+
+
+async def test_the_commands_of_the_manual(desk: Desk, shop: Shop) -> None:
+    """They work as they are printed, for another gateway."""
+    text = (DOCS / "clients.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^python desktop.py (.*)$", text, flags=re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line.replace("https://app.example", desk.url))
+        assert await asyncio.to_thread(main, ["--folder", str(desk.folder / "own"), *words], desk.browse) == 0
+    assert shop.whats == ["a pound of tea"]
 
 
 async def test_a_keyring_is_used_where_there_is_one(

@@ -72,6 +72,7 @@ class Page:
         await eventually(lambda: shop.whats == list(whats))
         await self.browser.wait_for("!document.querySelector('#waiting > li:not(:has(button))')")
         await self.shows("#status", "Everything is sent.")
+        assert shop.whats == list(whats)  # and nothing twice
 
     async def waiting(self) -> list[str]:
         """The lines of the list of what is not sent."""
