@@ -250,8 +250,8 @@ class Worker:
     def _collect(self) -> None:
         """Let the cyclic collector look: at what is young every time, at everything when that is due and cheap.
 
-        By itself it counts by how much objects have become more. Connections that only replace theirs, thousands of them
-        with every message, would make it look at all of these at once, after minutes.
+        By itself it counts by how much objects have become more. Connections that only replace theirs, some with every
+        message, would make it look at all of these at once, after minutes.
         """
         if gc.get_count()[2] >= FULL_LOOK_AFTER and len(self._edge.listener.connections) <= FEW_CONNECTIONS:
             gc.collect()
