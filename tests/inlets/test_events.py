@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.config.schema import SECURITY_EVENTS
-from gateway.errors import KeysUnavailable
 from gateway.inlets.events import EVENTS
-from gateway.keys.jwks import VerificationKey
 from tests.inlets.stand import EVENT_TOKEN, Stand, access_token, statement
-from tests.tokens.mint import ISSUER, NOW, KeysAtHand, header, key_set, signed
+from tests.tokens.mint import ISSUER, NOW, NoKeys, header, signed
 
 pytestmark = pytest.mark.asyncio
 
@@ -155,7 +153,7 @@ async def test_other_events_are_acknowledged_and_change_nothing(token: bytes, se
         (event_token(sub_id=...), "invalid_request"),
         (event_token(sub_id="alice"), "invalid_request"),
         (event_token(sub_id={"format": "email", "email": "a@example.org"}), "invalid_request"),
-        (event_token(sub_id=ALICE | {"iss": "https://other.example"}), "invalid_request"),
+        (event_token(sub_id=ALICE | {"iss": "https://other.example"}), "access_denied"),
         (event_token(sub_id=ALICE | {"sub": "x" * 5000}), "invalid_request"),
         # one of two cannot be followed: neither is
         (
@@ -209,6 +207,26 @@ async def test_a_transmitter_may_have_a_name_of_its_own() -> None:
         assert (await stand.push(event_token(iss=f"{ISSUER}/", sub_id=subject))).status == 202
 
 
+async def test_a_transmitter_may_have_keys_of_its_own() -> None:
+    """Its keys and algorithms count for its events, those of access tokens do not."""
+    signals = {
+        "audience": ["https://gateway.example"],
+        "issuer": "https://signals.example",
+        "jwks_uri": "https://signals.example/jwks",
+        "algorithms": ["EdDSA"],
+    }
+    stand = Stand(transmitter=KeysAtHand(key_set("ed25519")), shared_signals=signals)
+    claims = {"iss": "https://signals.example", "aud": "https://gateway.example", "iat": int(NOW) - 5, "jti": "1"}
+    claims |= {"sub_id": ALICE, "events": {f"{CAEP}session-revoked": {"event_timestamp": HAPPENED}}}
+    genuine = signed(header(alg="EdDSA", kid="ed25519", typ="secevent+jwt"), claims, "ed25519")
+    assert (await stand.push(genuine)).status == 202
+    assert stand.store.values == BY_USER
+    by_issuer = signed(header(typ="secevent+jwt"), claims)
+    assert (await stand.push(by_issuer)).code == "invalid_key"
+    refused = await Stand(shared_signals={**signals, "issuer": None}).push(by_issuer)
+    assert refused.code == "invalid_issuer"
+
+
 async def test_a_repeated_event_is_acknowledged_and_moves_nothing() -> None:
     """A login between the two stays good."""
     stand = Stand()
@@ -233,13 +251,9 @@ async def test_an_older_event_does_not_shorten_a_denial() -> None:
 async def test_unacknowledged_until_stored() -> None:
     """503 while the store or the keys are away, so that the transmitter sends it again."""
 
-    class NoKeys(KeysAtHand):
-        async def find(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
-            raise KeysUnavailable
-
     broken = Stand()
     broken.store.broken = True
-    for stand in (broken, Stand(keys=NoKeys(key_set("p256")))):
+    for stand in (broken, Stand(keys=NoKeys())):
         answer = await stand.push(event_token())
         assert (answer.status, answer.body) == (503, b"")
         assert answer.header(b"retry-after")

@@ -7,10 +7,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from gateway.errors import KeysUnavailable
-from gateway.keys.jwks import VerificationKey
 from tests.inlets.stand import FORM, SECRET, Stand, access_token, basic
-from tests.tokens.mint import NOW, KeysAtHand, header, key_set, signed
+from tests.tokens.mint import NOW, NoKeys, header, signed
 
 pytestmark = pytest.mark.asyncio
 
@@ -139,13 +137,9 @@ async def test_the_authorized_party_owns_a_token_without_client_id() -> None:
 async def test_what_cannot_be_done_now_may_be_tried_again() -> None:
     """503 with `Retry-After`: the client must assume that the token still exists."""
 
-    class NoKeys(KeysAtHand):
-        async def find(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
-            raise KeysUnavailable
-
     broken = Stand()
     broken.store.broken = True
-    for stand in (broken, Stand(keys=NoKeys(key_set("p256")))):
+    for stand in (broken, Stand(keys=NoKeys())):
         answer = await stand.revoke({"token": access_token()}, basic())
         assert (answer.status, answer.code) == (503, "temporarily_unavailable")
         assert answer.header(b"retry-after")

@@ -17,6 +17,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from gateway.errors import KeysUnavailable
 from gateway.keys.jwks import KeySet, VerificationKey, accepted_algorithms, parse_key_set
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.verifier import IssuerRules, Verifier
@@ -162,6 +163,23 @@ class KeysAtHand:
     def samples(self) -> tuple[()]:
         """No numbers."""
         return ()
+
+
+class NoKeys(KeysAtHand):
+    """A source that has never loaded, and cannot."""
+
+    def __init__(self) -> None:
+        super().__init__(KeySet(()))
+        self.key_set = None
+
+    def known(self, kid: str | None, alg: str) -> Any:
+        """Nothing is at hand."""
+        raise KeysUnavailable(cause="no keys")
+
+    async def find(self, kid: str | None, alg: str) -> Any:
+        """Nothing comes."""
+        self.sought.append(kid)
+        raise KeysUnavailable(cause="no keys")
 
     def health(self) -> tuple[bool, str]:
         """Always well."""

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.config.schema import Issuer
-from gateway.errors import GatewayError, KeysUnavailable, StatusUnavailable, TokenInvalid, TokenRevoked
-from gateway.keys.jwks import VerificationKey
+from gateway.errors import GatewayError, StatusUnavailable, TokenInvalid, TokenRevoked
 from gateway.keys.origin import Document, OriginFailed
 from gateway.keys.remote import Fetcher
 from gateway.keys.source import Clock
@@ -19,7 +18,7 @@ from gateway.tokens.claims import Token, UnverifiedHeader, read_token
 from gateway.tokens.statement import StatementRules
 from gateway.tokens.status_cache import StatusLists
 from tests.keys.key_server import answer, key_server
-from tests.tokens.mint import ISSUER, NOW, KeysAtHand, base64url, claims, header, key_set, signed
+from tests.tokens.mint import ISSUER, NOW, KeysAtHand, NoKeys, base64url, claims, header, key_set, signed
 
 pytestmark = pytest.mark.asyncio
 
@@ -227,11 +226,7 @@ async def test_a_server_that_hangs_is_given_up() -> None:
 async def test_keys_that_cannot_be_had_are_no_status() -> None:
     """A list that nobody can verify is no list."""
 
-    class NoKeys(KeysAtHand):
-        async def find(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
-            raise KeysUnavailable(cause="no keys")
-
-    assert await Stand(NoKeys(key_set("p256"))).verdict() == "status_unavailable"
+    assert await Stand(NoKeys()).verdict() == "status_unavailable"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config.schema import Issuer
 from gateway.errors import GatewayError, KeysUnavailable, TokenExpired, TokenInvalid
-from gateway.keys.jwks import KeySet, parse_key_set
+from gateway.keys.jwks import parse_key_set
 from gateway.keys.source import StaticKeys
 from gateway.tokens.verifier import IssuerRules, check_route
 from tests.tokens.mint import (
@@ -18,6 +18,7 @@ from tests.tokens.mint import (
     NOW,
     SECRET,
     KeysAtHand,
+    NoKeys,
     by_joserfc,
     claims,
     header,
@@ -187,24 +188,6 @@ async def test_many_headers_are_forgotten_again() -> None:
     for number in range(200):
         await gate.verify(signed(header(alg="EdDSA", kid="ed", nonce=number), claims(), "ed"), NOW)
     assert len(gate._headers) <= 64
-
-
-class NoKeys(KeysAtHand):
-    """A source that has never loaded."""
-
-    def __init__(self) -> None:
-        super().__init__(KeySet(()))
-        self.key_set = None
-        self.sought = []
-
-    def known(self, kid: str | None, alg: str) -> Any:
-        """Nothing is at hand."""
-        raise KeysUnavailable
-
-    async def find(self, kid: str | None, alg: str) -> Any:
-        """Nothing comes."""
-        self.sought.append(kid)
-        raise KeysUnavailable
 
 
 async def test_without_keys_the_gateway_cannot_decide() -> None:
