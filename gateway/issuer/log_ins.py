@@ -46,6 +46,7 @@ class LogIns:
 
     async def log_in(self, name: str, password: str, address: str) -> User:
         """The account with this name and password. Raises InvalidCredentials, RateLimited, Overloaded."""
+        self._pool.require_room()
         canonical, is_account = typed_name(name)
         attempt = await self._throttle.enter(canonical, address, self._wall())
         async with self._database.read() as connection:

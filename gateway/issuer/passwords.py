@@ -104,11 +104,15 @@ class HashingPool:
         except (VerificationError, InvalidHashError):
             return False
 
+    def require_room(self) -> None:
+        """Raise Overloaded if another hash could not even wait now; asked first, a refusal costs next to nothing."""
+        if self._taken >= self._room:
+            self.refused += 1
+            raise Overloaded("Too many log-ins at the moment; try again later.")
+
     async def _run(self, work: Callable[[], T]) -> T:
         with self._lock:
-            if self._taken >= self._room:
-                self.refused += 1
-                raise Overloaded("Too many log-ins at the moment; try again later.")
+            self.require_room()
             self._taken += 1
             self.hashes += 1
         future = self._threads.submit(work)

@@ -50,6 +50,7 @@ class Registrations:
         """The new account; None where the e-mail address must be confirmed first, whether or not it has an account."""
         if self._mode == "closed":
             raise RegistrationClosed
+        self._pool.require_room()
         if self._mode == "open":
             await self._throttle.enter(None, address, self._wall())
             return await self._accounts.add(asked)
