@@ -5,7 +5,6 @@ Keys go in and out without the prefix; in the file they stand with it, as in Red
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.denylist.group import Known
+from gateway.private_file import make_private
 
 T = TypeVar("T")
 
@@ -67,8 +67,7 @@ class Database:
         """Open the file, making it and its tables if need be. Raises sqlite3.Error or OSError."""
         self.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Readable by nobody else from the start; SQLite gives its side files the same mode.
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        make_private(self._path)  # SQLite gives its side files the same mode
         self._inode = self._inode_now()
         self._connection = connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.idempotency.contract import Claim, Found, StoreUnavailable
+from gateway.private_file import make_private
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class SqliteStore:
         if self._connection is None or self._inode != self._inode_now():
             self._close()
             # Answers hold what users read: a file made here is for this user alone, and so are its side files.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            make_private(self.path)
             self._inode = self._inode_now()
             self._connection = sqlite3.connect(
                 self.path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,25 @@ async def test_a_write_that_is_broken_off_locks_nobody_out(store_url: str) -> No
         gc.enable()
         await here.close()
         await there.close()
+
+
+async def test_a_process_that_comes_and_goes_takes_no_session_along(tmp_path: Path) -> None:
+    """`gateway users` beside a running gateway: opening the store once more leaves the locks that are held on it."""
+    path = tmp_path / "issuer.db"
+    database, again = Database(f"sqlite://{path}"), Database(f"sqlite://{path}")
+    row = {"failures": 1, "last_at": 0.0, "blocked_until": 0.0}
+    await database.open()
+    async with database.write() as connection:
+        await connection.execute(insert(throttles).values(key="a", **row))
+    await again.open()
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchall()); c.close()"
+    )
+    for key in ("b", "c"):
+        command = [sys.executable, "-c", script, str(path), "SELECT count(*) FROM throttles"]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+        async with database.write() as connection:
+            await connection.execute(insert(throttles).values(key=key, **row))
+    assert done.stdout == "[(2,)]\n"
+    await database.close()
+    await again.close()

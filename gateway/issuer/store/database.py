@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.issuer.store.sqlite import connector
+from gateway.private_file import make_private
 
 logger = logging.getLogger("gateway.issuer")
 
@@ -108,16 +108,12 @@ def _prepare_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise StoreUnavailable("the folder of the issuer's store does not exist")
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # its side files get the same mode
+        make_private(path)  # its side files get the same mode
+        mode = path.stat().st_mode
     except OSError as exc:
         raise StoreUnavailable(f"the issuer's store failed: {exc.strerror}") from exc
-    try:
-        if os.fstat(descriptor).st_mode & 0o077:
-            logger.warning(
-                "the issuer's store, with its signing keys, is open to other users of this machine: chmod 600"
-            )
-    finally:
-        os.close(descriptor)
+    if mode & 0o077:
+        logger.warning("the issuer's store, with its signing keys, is open to other users of this machine: chmod 600")
 
 
 def _sqlite(path: str) -> AsyncEngine:
