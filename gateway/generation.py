@@ -24,7 +24,7 @@ from gateway.idempotency.ledger import Ledger
 from gateway.idempotency.route import Idempotency, Rules
 from gateway.identity import IdentityHeaders
 from gateway.inlets.mount import Application, Mount, build_inlets
-from gateway.keys.source import KeySource, build_key_source
+from gateway.keys.source import KeySource, build_key_source, build_transmitter_keys
 from gateway.live import LiveConnections, Watch
 from gateway.pipeline import Pipeline, Route
 from gateway.policy import Policy
@@ -73,6 +73,7 @@ class Generation:
     identity: IdentityHeaders
     keys: dict[str, KeySource]
     upstreams: dict[str, Upstream]
+    transmitters: dict[str, KeySource]  # of security events, with keys of their own
     statuses: dict[str, StatusLists]
     entry: Application  # the pipeline, behind the inlets if there are any
     outliving: set[asyncio.Task[None]]  # exchanges that go on when their client leaves
@@ -81,7 +82,7 @@ class Generation:
 
     def resources(self) -> list[Resource]:
         """Everything with a life of its own."""
-        return [*self.keys.values(), *self.statuses.values(), *self.upstreams.values()]
+        return [*self.keys.values(), *self.transmitters.values(), *self.statuses.values(), *self.upstreams.values()]
 
     def leave(self) -> None:
         """One request has ended."""
@@ -159,8 +160,9 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
         ]
     )
     pipeline = Pipeline(routes, verifier, around.replica, around.peers, around.record, around.strict, statuses)
-    entry = _entry(config, around, pipeline, verifier, keys)
-    return Generation(config, pipeline, verifier, identity, keys, upstreams, statuses, entry, outliving)
+    transmitters = _transmitters(config, previous)
+    entry = _entry(config, around, pipeline, verifier, keys, transmitters)
+    return Generation(config, pipeline, verifier, identity, keys, upstreams, transmitters, statuses, entry, outliving)
 
 
 def _watch(
@@ -183,12 +185,28 @@ def _key_source(name: str, issuer: schema.Issuer, previous: Generation | None) -
         raise UnusableConfig(f"issuers.{name}: {exc}") from exc
 
 
+def _transmitters(config: schema.Config, previous: Generation | None) -> dict[str, KeySource]:
+    """The keys of transmitters that have their own; kept while the issuer's section is."""
+    found = {}
+    for name, issuer in config.issuers.items():
+        kept = previous.transmitters.get(name) if previous and previous.config.issuers.get(name) == issuer else None
+        keys = kept or build_transmitter_keys(name, issuer)
+        if keys is not None:
+            found[name] = keys
+    return found
+
+
 def _entry(
-    config: schema.Config, around: Surroundings, pipeline: Pipeline, verifier: Verifier, keys: dict[str, KeySource]
+    config: schema.Config,
+    around: Surroundings,
+    pipeline: Pipeline,
+    verifier: Verifier,
+    keys: dict[str, KeySource],
+    transmitters: dict[str, KeySource],
 ) -> Application:
     if around.intake is None:
         return pipeline
-    inlets = build_inlets(config, keys, verifier, around.intake)
+    inlets = build_inlets(config, keys, verifier, around.intake, transmitters)
     return Mount(inlets, pipeline, around.intake, around.peers, around.record) if inlets else pipeline
 
 

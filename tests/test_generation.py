@@ -161,6 +161,23 @@ def test_status_lists_are_kept_while_their_issuer_is() -> None:
     assert build(config(issuers={"main": issuer}), AROUND, changed).statuses == {}
 
 
+def test_a_transmitters_keys_are_kept_while_their_issuer_is() -> None:
+    """They run beside the issuer's own, and only where the transmitter has some."""
+    issuer: dict[str, Any] = {"issuer": "https://i.example", "audience": ["api"], "algorithms": ["ES256"]}
+    signals = {"revocation": {"shared_signals": {"audience": ["a"], "discovery": True}}}
+    denylist = {"store": "redis://127.0.0.1:1/0"}
+    issuers = {"main": {**issuer, **signals}, "other": {**issuer, "issuer": "https://o.example"}}
+    first = build(config(issuers=issuers, denylist=denylist), AROUND, None)
+    assert list(first.transmitters) == ["main"]
+    assert first.transmitters["main"] in first.resources()
+    assert first.transmitters["main"] is not first.keys["main"]
+    same = build(config(issuers={"main": issuers["main"]}, denylist=denylist), AROUND, first)
+    assert same.transmitters["main"] is first.transmitters["main"]
+    changed = build(config(issuers={"main": {**issuers["main"], "leeway": "1s"}}, denylist=denylist), AROUND, same)
+    assert changed.transmitters["main"] is not same.transmitters["main"]
+    assert build(config(issuers={"main": issuer}), AROUND, changed).transmitters == {}
+
+
 def test_what_holds_a_token_for_one_route_is_removed_on_every_route() -> None:
     """A browser sends the cookie everywhere; another route's upstream must not get the token by that."""
     issuer = {"issuer": "https://i.example", "secret": "s" * 32, "audience": ["api"], "algorithms": ["HS256"]}

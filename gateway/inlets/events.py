@@ -20,7 +20,7 @@ from gateway.denylist.grammar import Entry, make_entry
 from gateway.denylist.intake import Intake, Source, Word, denial_up_to
 from gateway.errors import KeysUnavailable, TokenInvalid
 from gateway.inlets.message import Message, Reply, is_same_secret
-from gateway.inlets.subjects import Affected, UnknownSubject, affected_by
+from gateway.inlets.subjects import Affected, ForeignSubject, UnknownSubject, affected_by
 from gateway.keys.jwks import accepted_algorithms
 from gateway.keys.source import KeySource
 from gateway.tokens.claims import identifier, moment
@@ -91,7 +91,7 @@ class EventsEndpoint:
     source: Source = "shared_signals"
 
     def __init__(self, name: str, issuer: Issuer, settings: SharedSignals, keys: KeySource, intake: Intake) -> None:
-        """`name` is the issuer's in the YAML."""
+        """`name` is the issuer's in the YAML; `keys` are those that the transmitter signs with."""
         self.name = f"{name}/events"
         self._issuer = name
         self._remember_s = issuer.revocation.remember
@@ -103,7 +103,7 @@ class EventsEndpoint:
         self._rules = StatementRules(
             issuer=transmitter,
             audience=frozenset(settings.audience),
-            algorithms=accepted_algorithms(issuer.algorithms),
+            algorithms=accepted_algorithms(settings.algorithms or issuer.algorithms),
             token_type="secevent+jwt",  # noqa: S106 - a `typ`
             leeway_s=issuer.leeway,
             keys=keys,
@@ -122,6 +122,8 @@ class EventsEndpoint:
             entries = [entry for event in events for entry in self._entries(event, message.now)]
         except StatementInvalid as exc:
             return _refused(_ERR[exc.fault], str(exc))
+        except ForeignSubject as exc:
+            return _refused("access_denied", str(exc))
         except (UnknownSubject, ValueError) as exc:
             return _refused("invalid_request", str(exc))
         except KeysUnavailable:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic, time
+from types import MappingProxyType
 from typing import Any
 
 from gateway.config.schema import Config
@@ -39,9 +40,16 @@ _CLIENT_GONE = 499
 
 
 def build_inlets(
-    config: Config, keys: Mapping[str, KeySource], verifier: Verifier, intake: Intake
+    config: Config,
+    keys: Mapping[str, KeySource],
+    verifier: Verifier,
+    intake: Intake,
+    transmitters: Mapping[str, KeySource] = MappingProxyType({}),
 ) -> dict[bytes, Inlet]:
-    """Every endpoint that some issuer of the configuration accepts messages at, by its path."""
+    """Every endpoint that some issuer of the configuration accepts messages at, by its path.
+
+    `transmitters` are the keys of those that sign security events with keys of their own, by the issuer's name.
+    """
     inlets: dict[bytes, Inlet] = {}
     for name, issuer in config.issuers.items():
         settings = issuer.revocation
@@ -51,7 +59,8 @@ def build_inlets(
         if settings.backchannel_logout is not None:
             found.append(LogoutEndpoint(name, issuer, settings.backchannel_logout, keys[name], intake))
         if settings.shared_signals is not None:
-            found.append(EventsEndpoint(name, issuer, settings.shared_signals, keys[name], intake))
+            signed_by = transmitters.get(name) or keys[name]
+            found.append(EventsEndpoint(name, issuer, settings.shared_signals, signed_by, intake))
         assert config.denylist is not None or not found  # a check of the configuration
         for inlet in found:
             prefix = config.denylist.endpoints if config.denylist is not None else ""

@@ -17,6 +17,10 @@ class UnknownSubject(Exception):
     """Nobody whose tokens could be told; the text is public and quotes nothing."""
 
 
+class ForeignSubject(UnknownSubject):
+    """Somebody of another issuer, about whom this transmitter has no say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Affected:
     """What the tokens of the subject carry; what is there denies, each by itself."""
@@ -98,7 +102,7 @@ def _read_aliases(subject: Mapping[str, Any], issuers: frozenset[str], event: st
 
 def _check_issuer(subject: Mapping[str, Any], issuers: frozenset[str]) -> None:
     if subject.get("iss") not in issuers:
-        raise UnknownSubject("the subject is another issuer's")
+        raise ForeignSubject("the subject is another issuer's")
 
 
 def _text(subject: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,7 @@
-"""Where an issuer publishes its key set: OpenID Connect Discovery 1.0 §4 and RFC 8414 §3, without the fetching."""
+"""Where an issuer publishes its key set: OpenID Connect Discovery 1.0 §4 and RFC 8414 §3, without the fetching.
+
+Transmitters of security events do it in a like manner (OpenID Shared Signals Framework 1.0 §7).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,20 @@ def metadata_urls(issuer: str) -> tuple[str, str]:
 
     OpenID Connect appends its well-known path to the issuer; RFC 8414 §3.1 inserts its own between host and path.
     """
+    origin, path = _split(issuer)
+    return (
+        f"{origin}{path}/.well-known/openid-configuration",
+        f"{origin}/.well-known/oauth-authorization-server{path}",
+    )
+
+
+def transmitter_metadata_urls(issuer: str) -> tuple[str, ...]:
+    """The address of a transmitter's metadata, as `metadata_urls`; its path is inserted as RFC 8414 does it."""
+    origin, path = _split(issuer)
+    return (f"{origin}/.well-known/ssf-configuration{path}",)
+
+
+def _split(issuer: str) -> tuple[str, str]:
     parts = urlsplit(issuer)
     if (
         parts.scheme not in ("https", "http")
@@ -21,11 +38,7 @@ def metadata_urls(issuer: str) -> tuple[str, str]:
         or "@" in parts.netloc
     ):
         raise ValueError("the issuer is not a plain http(s) address, so its keys cannot be discovered; set jwks_uri")
-    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
-    return (
-        f"{origin}{path}/.well-known/openid-configuration",
-        f"{origin}/.well-known/oauth-authorization-server{path}",
-    )
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
 
 
 def read_jwks_uri(document: bytes, issuer: str) -> str:

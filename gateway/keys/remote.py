@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -76,8 +76,10 @@ class RemoteOrigin:
         timeout_s: float,
         ca: Path | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        metadata: Callable[[str], tuple[str, ...]] = metadata_urls,
     ) -> None:
-        """`jwks_uri` None means discovery below `issuer`; the rest is as for `Fetcher`."""
+        """`jwks_uri` None means discovery below `issuer`, at what `metadata` gives; the rest is as for `Fetcher`."""
+        self._metadata = metadata
         self._issuer = issuer
         self._jwks_uri = jwks_uri
         self._fetcher = Fetcher(timeout_s=timeout_s, ca=ca, transport=transport)
@@ -86,19 +88,19 @@ class RemoteOrigin:
         """The key set as the server gives it now, with the lifetime from `Cache-Control`."""
         async with self._fetcher.client() as client:
             # Asked again each time: an issuer may move its keys.
-            return await _get(client, self._jwks_uri or await _discover(client, self._issuer), _KEY_SET)
+            return await _get(client, self._jwks_uri or await self._discover(client), _KEY_SET)
 
-
-async def _discover(client: httpx2.AsyncClient, issuer: str) -> str:
-    try:
-        openid, oauth = metadata_urls(issuer)
+    async def _discover(self, client: httpx2.AsyncClient) -> str:
         try:
-            metadata = await _get(client, openid, _KEY_SET)
-        except _WrongStatus:
-            metadata = await _get(client, oauth, _KEY_SET)
-        return read_jwks_uri(metadata.octets, issuer)
-    except ValueError as exc:
-        raise OriginFailed(f"discovery: {exc}") from exc
+            *others, last = self._metadata(self._issuer)
+            for address in others:
+                try:
+                    return read_jwks_uri((await _get(client, address, _KEY_SET)).octets, self._issuer)
+                except _WrongStatus:
+                    continue
+            return read_jwks_uri((await _get(client, last, _KEY_SET)).octets, self._issuer)
+        except ValueError as exc:
+            raise OriginFailed(f"discovery: {exc}") from exc
 
 
 async def _get(client: httpx2.AsyncClient, address: str, accept: str) -> Document:

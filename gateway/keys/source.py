@@ -28,6 +28,7 @@ import httpx2
 
 from gateway.config.schema import Issuer
 from gateway.errors import KeysUnavailable
+from gateway.keys.discovery import transmitter_metadata_urls
 from gateway.keys.jwks import KeySet, VerificationKey, accepted_algorithms, parse_key_set, secret_key
 from gateway.keys.origin import Document, FileOrigin, Origin, OriginFailed
 from gateway.keys.remote import RemoteOrigin
@@ -268,6 +269,18 @@ def build_key_source(
         )
     longest_wait_s = FileOrigin.LOOK_EVERY_S if issuer.jwks_file is not None else _LONGEST_WAIT_S
     return keep_fresh(name, origin, issuer, longest_wait_s=longest_wait_s, clock=clock)
+
+
+def build_transmitter_keys(name: str, issuer: Issuer, *, clock: Clock | None = None) -> KeySource | None:
+    """The keys of a transmitter of security events, not loaded yet; None where it signs with the issuer's."""
+    signals = issuer.revocation.shared_signals
+    if signals is None or not signals.has_own_keys:
+        return None
+    transmitter = signals.issuer or issuer.issuer
+    timeout_s, ca = issuer.timeout, issuer.ca
+    origin = RemoteOrigin(transmitter, signals.jwks_uri, timeout_s=timeout_s, ca=ca, metadata=transmitter_metadata_urls)
+    signed_by = issuer.model_copy(update={"algorithms": signals.algorithms or issuer.algorithms})
+    return keep_fresh(f"{name}/events", origin, signed_by, longest_wait_s=_LONGEST_WAIT_S, clock=clock)
 
 
 def keep_fresh(

@@ -69,6 +69,28 @@ _ONE_PROBLEM = [
     ),
     (
         "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n"
+        "    revocation: {shared_signals: {audience: [a], jwks_uri: https://a/b, discovery: true}}",
+        "10:84 issuers.main.revocation.shared_signals.discovery: keys come from one place: discovery stands",
+    ),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n    revocation: {shared_signals: {audience: [a], algorithms: [ES256]}}",
+        "10:62 issuers.main.revocation.shared_signals.algorithms: goes with keys of its own: give jwks_uri, or disc",
+    ),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n    revocation: {shared_signals: {audience: [a], discovery: true, issuer: us}}",
+        "10:61 issuers.main.revocation.shared_signals.discovery: the transmitter's `issuer` is not a URL",
+    ),
+    (
+        "    algorithms: [RS256]",
+        "    algorithms: [RS256]\n"
+        "    revocation: {shared_signals: {audience: [a], discovery: true, algorithms: [HS256]}}",
+        "10:80 issuers.main.revocation.shared_signals.algorithms[0]: must be `RS256`, ",
+    ),
+    (
+        "    algorithms: [RS256]",
         "    algorithms: [RS256]\n    revocation: {backchannel_logout: {}}",
         "10:18 issuers.main.revocation.backchannel_logout: `audience` is missing = Client ids",
     ),

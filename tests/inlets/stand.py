@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from gateway.config.schema import Config
 from gateway.denylist.intake import Intake
 from gateway.inlets.mount import Mount, build_inlets
+from gateway.keys.source import KeySource
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.verifier import IssuerRules
 from gateway.upstream.peer import Peers
@@ -58,7 +59,9 @@ class Answer:
 class Stand:
     """One issuer, `main`, whose keys are at hand; everything is at `NOW`."""
 
-    def __init__(self, *, keys: KeysAtHand | None = None, **revocation: Any) -> None:
+    def __init__(
+        self, *, keys: KeysAtHand | None = None, transmitter: KeysAtHand | None = None, **revocation: Any
+    ) -> None:
         self.store = ScriptedStore()
         self.intake = Intake(self.store, lambda: NOW)
         self.records: list[Exchange] = []
@@ -88,7 +91,8 @@ class Stand:
         source = keys or KeysAtHand(key_set("p256"))
         sources = {"main": source, "quiet": source}
         rules = [IssuerRules.of(name, issuer, sources[name]) for name, issuer in config.issuers.items()]
-        self.inlets = build_inlets(config, sources, verifier(*rules), self.intake)
+        transmitters: dict[str, KeySource] = {"main": transmitter} if transmitter is not None else {}
+        self.inlets = build_inlets(config, sources, verifier(*rules), self.intake, transmitters)
         self.mount = Mount(self.inlets, self._application, self.intake, Peers(()), self.records.append, lambda: NOW)
 
     async def _application(self, scope: dict[str, Any], receive: Any, send: Any) -> None:

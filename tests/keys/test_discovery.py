@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.keys.discovery import metadata_urls, read_jwks_uri
+from gateway.keys.discovery import metadata_urls, read_jwks_uri, transmitter_metadata_urls
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,19 @@ from gateway.keys.discovery import metadata_urls, read_jwks_uri
 def test_addresses(issuer: str, openid: str, oauth: str) -> None:
     """OpenID appends its path to the issuer; RFC 8414 inserts its own behind the host."""
     assert metadata_urls(issuer) == (openid, oauth)
+
+
+@pytest.mark.parametrize(
+    ("transmitter", "address"),
+    [
+        ("https://signals.example", "https://signals.example/.well-known/ssf-configuration"),
+        ("https://signals.example/", "https://signals.example/.well-known/ssf-configuration"),
+        ("https://signals.example/one", "https://signals.example/.well-known/ssf-configuration/one"),
+    ],
+)
+def test_a_transmitters_address(transmitter: str, address: str) -> None:
+    """Inserted behind the host (Shared Signals Framework 1.0 §7.2)."""
+    assert transmitter_metadata_urls(transmitter) == (address,)
 
 
 @pytest.mark.parametrize(

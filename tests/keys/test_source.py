@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from gateway.config.schema import Issuer
 from gateway.errors import KeysUnavailable
-from gateway.keys.source import Clock, KeySource, RefreshedKeys, build_key_source
+from gateway.keys.source import Clock, KeySource, RefreshedKeys, build_key_source, build_transmitter_keys
 from tests.keys.key_server import KeyServer, answer, key_server
 from tests.tokens.mint import NOW, SECRET, claims, header, key_set_document, rules, signed, verifier
 
@@ -535,6 +535,35 @@ async def test_discovery_refuses(changes: dict[str, Any], reason: str, server: K
         await source.find("p256", "ES256")
     assert reason in str(caught.value.cause)
     assert server.requests == ["/.well-known/openid-configuration"]
+
+
+@pytest.mark.parametrize("path", ["", "/tenant"])
+async def test_a_transmitters_keys(path: str, server: KeyServer) -> None:
+    """Found by its own metadata, or its own `jwks_uri`; without either it signs with the keys of tokens."""
+    server.answers["/.well-known/ssf-configuration" + path] = metadata(server, path)
+    discovered = transmitter(discovery=True, issuer=server.url + path)
+    assert discovered is not None
+    assert await discovered.find("p256", "ES256")
+    assert server.requests == ["/.well-known/ssf-configuration" + path, "/jwks.json"]
+    named = transmitter(jwks_uri=f"{server.url}/jwks.json")
+    assert named is not None
+    assert await named.find("p256", "ES256")
+    other = transmitter(jwks_uri=f"{server.url}/jwks.json", algorithms=["RS256"])
+    assert other is not None
+    with pytest.raises(KeysUnavailable):  # its key set has nothing that its algorithms can use
+        await other.find("p256", "ES256")
+    assert transmitter() is None
+
+
+def transmitter(**signals: Any) -> KeySource | None:
+    """The keys of a transmitter beside an issuer of ES256 tokens."""
+    yaml = {
+        "issuer": "https://issuer.example",
+        "audience": ["api"],
+        "algorithms": ["ES256"],
+        "revocation": {"shared_signals": {"audience": ["https://gateway.example"], **signals}},
+    }
+    return build_transmitter_keys("main", Issuer.model_validate(yaml))
 
 
 async def test_nothing_to_discover(server: KeyServer) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from gateway.config.checks.finding import Finding, Parts, is_clear_text, written_secret
 from gateway.config.document import Path as Place
+from gateway.config.schema import Issuer
+from gateway.config.schema.algorithms import SYMMETRIC
 
 
 def examine_issuers(parts: Parts) -> Iterator[Finding]:
@@ -54,9 +56,30 @@ def _revocation(parts: Parts) -> Iterator[Finding]:
         settings = issuer.revocation
         if settings.has_endpoints and not parts.has_denylist:
             yield Finding(place, "revocations would have nowhere to go", "add `denylist`", on="key")
+        yield from _transmitter(name, issuer)
         lists = settings.status_list
         if lists is not None and not lists.origins and not re.match(r"https?://[^/\s]+", issuer.issuer):
             message = "`issuer` is not a URL, so it does not say where lists may be fetched from"
             yield Finding((*place, "status_list"), message, "name the `origins`", on="key")
         for client in settings.clients:
             yield from written_secret((*place, "clients", client, "secret"), parts)
+
+
+def _transmitter(name: str, issuer: Issuer) -> Iterator[Finding]:
+    """Shared signals signed with keys of their own."""
+    signals = issuer.revocation.shared_signals
+    if signals is None or not signals.has_own_keys:
+        return
+    place: Place = ("issuers", name, "revocation", "shared_signals")
+    transmitter = signals.issuer or issuer.issuer
+    if signals.discovery and not re.match(r"https?://[^/\s]+", transmitter):
+        message = "the transmitter's `issuer` is not a URL, so its keys cannot be discovered"
+        yield Finding((*place, "discovery"), message, "give jwks_uri")
+    elif is_clear_text(signals.jwks_uri or transmitter):
+        message = "keys fetched over plain http can be replaced by whoever is on the way"
+        yield Finding(
+            (*place, "jwks_uri" if signals.jwks_uri else "discovery"), message, "use https", severity="warning"
+        )
+    if signals.algorithms is None and issuer.algorithms[0] in SYMMETRIC:
+        message = "access tokens are signed with a shared secret, event tokens are not"
+        yield Finding(place, message, "name their `algorithms`", on="key")

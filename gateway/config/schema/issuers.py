@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SecretBytes, ValidationInfo, field_validator, model_validator
 
 from gateway.config.quantities import Duration
+from gateway.config.schema.algorithms import SYMMETRIC, Algorithm
 from gateway.config.schema.revocation import Revocation
 from gateway.config.values import FieldError, FilePath, Model, PlainName, Url
-
-SYMMETRIC = ("HS256", "HS384", "HS512")
-Algorithm = Literal[
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-    "Ed25519",
-    "HS256",
-    "HS384",
-    "HS512",
-]
 
 
 class Credentials(Model):

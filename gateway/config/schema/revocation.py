@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.config.quantities import Duration
-from gateway.config.values import Model, Origin, Password
+from gateway.config.schema.algorithms import Asymmetric
+from gateway.config.values import FieldError, Model, Origin, Password, Url
 
 SecurityEvent = Literal[
     "session-revoked", "credential-change", "token-claims-change", "account-disabled", "account-purged"
@@ -48,6 +49,18 @@ class SharedSignals(Model):
     issuer: str | None = Field(
         default=None, description="The exact `iss` of event tokens, where it is not that of access tokens."
     )
+    jwks_uri: Url | None = Field(
+        default=None, description="URL of the transmitter's key set, where its keys are not those of access tokens."
+    )
+    discovery: bool = Field(
+        default=False,
+        description="`true`: the key set is the one that the transmitter's `/.well-known/ssf-configuration` names.",
+    )
+    algorithms: tuple[Asymmetric, ...] | None = Field(
+        default=None,
+        description="Accepted algorithms of a transmitter with keys of its own; left out: those of access tokens.",
+        min_length=1,
+    )
     secret: Password | None = Field(
         default=None,
         description="Bearer token that the transmitter sends in `Authorization`, 16 bytes or more; left out: the "
@@ -56,6 +69,19 @@ class SharedSignals(Model):
     events: tuple[SecurityEvent, ...] = Field(
         default=SECURITY_EVENTS, description="Events that are acted on; others are acknowledged and ignored."
     )
+
+    @property
+    def has_own_keys(self) -> bool:
+        """Whether the transmitter signs with keys of its own."""
+        return self.discovery or self.jwks_uri is not None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SharedSignals:
+        if self.discovery and self.jwks_uri is not None:
+            raise FieldError("discovery", "keys come from one place: discovery stands beside jwks_uri")
+        if self.algorithms is not None and not self.has_own_keys:
+            raise FieldError("algorithms", "goes with keys of its own: give jwks_uri, or discovery")
+        return self
 
 
 class StatusList(Model):
