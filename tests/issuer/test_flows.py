@@ -1,19 +1,15 @@
-"""Whole gateways that issue and check: the story, several gateways on one store, lost answers and kills."""
+"""Whole gateways that issue and check: the story, and several gateways on one store or by URL."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
 import pytest_asyncio
 
-from gateway.issuer.store import Database
-from gateway.issuer.store.tables import sessions
 from tests.edge import GatewayProcess, RecordingUpstream
 from tests.issuer.house import App, config_text
 
@@ -88,70 +84,3 @@ routes:
             await app.post("logout", {"refresh_token": app.refresh_token})
             app.gateways = [two]
             assert (await until_refused(app)).json()["code"] == "token_revoked"
-
-
-async def refresh_under_fire(gateways: list[GatewayProcess], apps: list[App], rounds: int, kills: int) -> None:
-    """Every app refreshes so many times while gateways are killed and started again."""
-
-    async def kill() -> None:
-        for number in range(kills):
-            await asyncio.sleep(0.3)
-            victim = gateways[number % len(gateways)]
-            os.kill(victim.pid, signal.SIGKILL)
-            await victim.stop()
-            await victim.start()
-
-    async def use(app: App) -> None:
-        for _ in range(rounds):
-            assert await app.refresh() == 200, f"session {app.sid} was signed out wrongly"
-            await asyncio.sleep(app.chance.random() * 0.2)
-
-    await asyncio.gather(kill(), *(use(app) for app in apps))
-
-
-async def check_after_fire(database: Database, apps: list[App], thieves: list[tuple[App, str]]) -> None:
-    """Nobody is signed out, each session has one live token, and each stolen token ends exactly its session."""
-    async with database.read() as connection:
-        rows = {row.id: row for row in (await connection.execute(sessions.select())).all()}
-    assert set(rows) == {app.sid for app in apps}
-    for app in apps:
-        assert rows[app.sid].ended_at is None
-        assert rows[app.sid].sequence > 2
-    for app, stolen in thieves:
-        assert (await app.post("refresh", {"refresh_token": stolen})).status_code == 401
-    robbed = {app.sid for app, _ in thieves}
-    for app in apps:
-        app.loss = 0.0
-        assert await app.refresh() == (401 if app.sid in robbed else 200)
-
-
-@pytest.mark.parametrize(
-    ("count", "rounds", "kills"),
-    [(20, 4, 2), pytest.param(200, 5, 6, marks=[pytest.mark.soak, pytest.mark.timeout(600)])],
-)
-async def test_lost_answers_and_kills_sign_nobody_out(
-    store_url: str,
-    redis_url: str,
-    upstream: RecordingUpstream,
-    start_gateway: Start,
-    http: httpx2.AsyncClient,
-    count: int,
-    rounds: int,
-    kills: int,
-) -> None:
-    """Two gateways on one store, a tenth of the answers lost, processes killed in the middle of refreshes."""
-    chance = random.Random(7)
-    async with start_gateway(config_text(store_url, redis_url, upstream.url)) as one:
-        text = config_text(store_url, redis_url, upstream.url, port=str(one.port))
-        async with start_gateway(text) as two:
-            apps = [App(http, [one, two], random.Random(number)) for number in range(count)]
-            for number, app in enumerate(apps):
-                await app.register(f"user{number}")
-                app.loss = 0.1
-            thieves = [(app, app.refresh_token) for app in chance.sample(apps, count // 10)]
-            await refresh_under_fire([one, two], apps, rounds, kills)
-            for app, _ in thieves:
-                app.loss = 0.0
-            database = Database(store_url)
-            await check_after_fire(database, apps, thieves)
-            await database.close()
