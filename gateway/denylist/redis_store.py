@@ -52,11 +52,7 @@ class RedisStore:
         self._topology = Topology(parse_redis(config.store), config.ca, config.timeout)
         self._rules = Rules(config.prefix, config.rescan, config.max_staleness, wall, monotonic)
         self._coverage = Coverage()
-        self._snapshot = (
-            None
-            if config.snapshot is None
-            else Snapshot(config.snapshot, replica, self._coverage, wall=wall, monotonic=monotonic)
-        )
+        self._snapshot = Snapshot.of(config, replica, self._coverage, wall, monotonic)
         self._followers = Followers(self._new_follower)
         self._doubt = asyncio.Event()
         self._lookups = Lookups(self._values, config.timeout)

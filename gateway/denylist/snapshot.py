@@ -21,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
+from gateway.config.schema import Denylist
 from gateway.denylist.group import Known
 from gateway.denylist.history import Coverage
 from gateway.denylist.replica import Replica
@@ -59,6 +60,20 @@ class Snapshot:
         self._wall = wall
         self._monotonic = monotonic
         self._saved_version = -1
+
+    @classmethod
+    def of(
+        cls,
+        config: Denylist,
+        replica: Replica,
+        coverage: Coverage,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> Self | None:
+        """The one that the configuration names; None if it names none."""
+        if config.snapshot is None:
+            return None
+        return cls(config.snapshot, replica, coverage, wall=wall, monotonic=monotonic)
 
     async def restore(self) -> bool:
         """Take in the file's entries that have not ended; False if there is no usable file.

@@ -68,11 +68,7 @@ class SqliteStore:
         self._commands = ThreadPoolExecutor(1, "denylist-commands")
         self._lookups = Lookups(self._values, config.timeout)
         self._coverage = Coverage()
-        self._snapshot = (
-            None
-            if config.snapshot is None
-            else Snapshot(config.snapshot, replica, self._coverage, wall=wall, monotonic=monotonic)
-        )
+        self._snapshot = Snapshot.of(config, replica, self._coverage, wall, monotonic)
         self._mark = 0
 
     # --- keeping the replica current ---------------------------------------------------------------------------------
