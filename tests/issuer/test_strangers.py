@@ -115,27 +115,34 @@ def working(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             event.remove(engine, "before_cursor_execute", executing)
 
 
-@pytest.mark.parametrize("door", DOORS)
 async def test_a_known_name_is_the_same_answer_and_the_same_work(
-    store_url: str, door: str, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a user, nobody, a disabled one and one who has not confirmed: every byte, every statement, every hash."""
     async with house(store_url) as desk:
-        form = await opened_page(desk) if door == "page" else None
-        answers, works = set(), set()
-        for name in (KNOWN, UNKNOWN, DISABLED, PENDING):
-            await ask(desk, door, name, form)  # counts from here on have their rows
-            with working(desk, monkeypatch) as done:
-                answer = await ask(desk, door, name, form)
-            page = answer.text.replace(name, "NAME")  # the page repeats what was typed
-            page = page if form is None else page[: page.index('name="request"')] + page[page.index("<label") :]
-            kept = sorted(pair for pair in answer.headers.items() if pair[0] not in ("content-length", "set-cookie"))
-            answers.add((answer.status_code, page, tuple(kept)))
-            works.add(tuple(done))
-        assert len(answers) == 1
-        assert len(works) == 1
-        [work] = works
-        assert sum(step.startswith(("verify", "hash")) for step in work) == (0 if door.startswith("reset") else 1)
+        form = await opened_page(desk)
+        for door in DOORS:
+            answers, works = set(), set()
+            for name in (KNOWN, UNKNOWN, DISABLED, PENDING):
+                await ask(desk, door, name, form)  # counts from here on have their rows
+                with working(desk, monkeypatch) as done:
+                    answer = await ask(desk, door, name, form)
+                answers.add((answer.status_code, *_comparable(answer, name)))
+                works.add(tuple(done))
+            assert len(answers) == 1, door
+            assert len(works) == 1, door
+            [work] = works
+            hashes = sum(step.startswith(("verify", "hash")) for step in work)
+            assert hashes == (0 if door.startswith("reset") else 1), door
+
+
+def _comparable(answer: httpx2.Response, name: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Text and headers, without what the page repeats of the request and what is random in every one."""
+    text = answer.text.replace(name, "NAME")
+    if "<form" in text:
+        text = text[: text.index('name="request"')] + text[text.index("<label") :]
+    kept = sorted(pair for pair in answer.headers.items() if pair[0] not in ("content-length", "set-cookie"))
+    return text, tuple(kept)
 
 
 async def test_a_token_that_was_never_sent_and_one_that_is_too_old_are_one_answer(

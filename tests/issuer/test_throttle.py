@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -23,7 +24,9 @@ from gateway.redis.address import parse_redis
 from gateway.redis.masters import MasterLinks
 from gateway.redis.slots import slot_of
 from gateway.redis.topology import Topology
+from tests.edge import GatewayProcess, RecordingUpstream
 from tests.issuer.desk import PASSWORD, Clock, Desk
+from tests.issuer.house import config_text
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.asyncio
@@ -231,3 +234,21 @@ async def test_a_refusal_says_when_to_come_back(sqlite_url: str) -> None:
     assert raised.value.retry_after_s == 1
     assert throttle.refused == 1
     await database.close()
+
+
+@pytest.mark.e2e
+async def test_a_whole_gateway_counts_in_the_denylists_redis(
+    sqlite_url: str,
+    redis_server: RedisServer,
+    upstream: RecordingUpstream,
+    start_gateway: Callable[..., GatewayProcess],
+) -> None:
+    """Nothing but `denylist.store` is needed; its answer says when to come back."""
+    text = config_text(sqlite_url, redis_server.url, upstream.url).replace("account: 100000", "account: 2")
+    async with start_gateway(text) as gateway, httpx2.AsyncClient(trust_env=False, timeout=10) as http:
+        wrong = {"username": "alice", "password": "wrong password"}
+        answers = [await http.post(f"http://127.0.0.1:{gateway.port}/auth/login", json=wrong) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [401] * 3 + [429]
+        assert answers[-1].headers["retry-after"] == "1"
+        kinds = [key.split(":")[3] for key in redis_server.cli("KEYS", f"{PREFIX}*").split()]
+        assert sorted(kinds) == ["account", "account", "address"]  # one of them the block
