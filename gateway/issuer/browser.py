@@ -34,6 +34,7 @@ Header = tuple[bytes, bytes]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _ACCESS, _REFRESH = ACCESS_COOKIE.encode(), REFRESH_COOKIE.encode()
 _PREFIX = b"__Host-gateway-"
+_SPACE = b" \t"
 CAME_IN_COOKIES = "gateway.cookies"
 """In the scope of requests whose token came in a cookie."""
 _EARLY_S = 5  # the cookie ends before the token does
@@ -60,11 +61,10 @@ class Browsers:
         if not any(name == b"cookie" and _PREFIX in value for name, value in headers):
             return scope, send
         access, refresh = _find(headers, _ACCESS), _find(headers, _REFRESH)
-        if access is None and refresh is None:
-            return scope, send
         rest = [_without_ours(pair) for pair in headers]
         kept = [pair for pair in rest if pair is not None]
-        if any(name == b"authorization" for name, _ in headers):
+        # What is none here must not become one further on, where nobody asks which page has sent it.
+        if (access is None and refresh is None) or any(name == b"authorization" for name, _ in headers):
             return {**scope, "headers": kept}, send
         # A WebSocket carries the cookies too, and no CORS holds it back.
         writes = scope["type"] != "http" or scope["method"] not in _SAFE
@@ -121,11 +121,11 @@ class Browsers:
 def _find(headers: list[Header], name: bytes) -> bytes | None:
     """The value of a cookie; None if there is none, or more than one, which no browser sends for `__Host-`."""
     found = [
-        pair.strip().partition(b"=")[2]
+        pair.partition(b"=")[2].strip(_SPACE)
         for field, value in headers
         if field == b"cookie"
         for pair in value.split(b";")
-        if pair.strip().partition(b"=")[0] == name
+        if _name_of(pair) == name
     ]
     return found[0] if len(found) == 1 and found[0] else None
 
@@ -139,12 +139,17 @@ def _has_ended(access: bytes, now: float) -> bool:
         return False
 
 
+def _name_of(item: bytes) -> bytes:
+    """A cookie's name, read as `tokens.bearer` reads it."""
+    return item.partition(b"=")[0].strip(_SPACE)
+
+
 def _without_ours(pair: Header) -> Header | None:
     """A header without our cookies; None if nothing is left of it."""
     name, value = pair
     if name != b"cookie" or _PREFIX not in value:
         return pair
-    kept = [item for item in value.split(b";") if item.strip().partition(b"=")[0] not in (_ACCESS, _REFRESH)]
+    kept = [item for item in value.split(b";") if _name_of(item) not in (_ACCESS, _REFRESH)]
     rest = b";".join(kept).strip()
     return (name, rest) if rest else None
 
