@@ -227,6 +227,8 @@ class Connection(asyncio.Protocol):
         reusable = self.complete and self.uploaded and not self.leftover and head is not None and head.keep_alive
         if reusable and (self.write_paused or self._pieces or self._paused or self.transport.is_closing()):
             reusable = False
+        if not reusable:
+            self.error = None  # once raised, it holds the frames of who got it, and they this connection
         self.read_deadline = self.write_deadline = _NEVER
         self.holder = None
         self.pool.give_back(self, reusable)
