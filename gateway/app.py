@@ -61,6 +61,35 @@ def create_app(config: Config, config_path: Path, runtime: Runtime) -> App:
 class App:
     """The ASGI application of one worker, and the owner of everything that runs beside its requests."""
 
+    __slots__ = (
+        "_access_log",
+        "_around",
+        "_config_path",
+        "_faults",
+        "_generation",
+        "_intake",
+        "_issuing",
+        "_ledger",
+        "_live",
+        "_loaded_at",
+        "_loop_monitor",
+        "_reloads",
+        "_replica",
+        "_request_metrics",
+        "_retiring",
+        "_running",
+        "_runtime",
+        "_scrape",
+        "_static",
+        "_store",
+        "_strict",
+        "_tasks",
+        "_watch",
+        "admin",
+        "current",
+        "readiness",
+    )
+
     def __init__(self, config: Config, config_path: Path, runtime: Runtime) -> None:
         self._config_path = config_path
         self._static = config

@@ -24,7 +24,14 @@ from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
 from types import coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    PlainProtocol = asyncio.Protocol
+else:
+    # What a protocol of ours descends from. Event loops ask for its methods, never for its ancestry, and a compiled
+    # class can only descend from compiled ones.
+    PlainProtocol = object
 
 _PARKED: Final = object()  # what a strand gets from its coroutine when a bell will resume it
 

@@ -11,6 +11,7 @@ import pytest
 from gateway.app import App, create_app
 from gateway.config.load import load
 from gateway.telemetry.runtime import Runtime
+from gateway.upstream.endpoints import Upstream
 
 pytestmark = pytest.mark.asyncio
 
@@ -98,14 +99,13 @@ async def test_a_leaving_upstream_is_closed_after_the_last_request_that_may_use_
         first = app.current
         first.in_flight += 1
         closed = asyncio.Event()
-        leaving = first.upstreams["app"]
-        close = leaving.close
 
-        async def note(grace_s: float) -> None:
-            closed.set()
-            await close(grace_s)
+        class Noted(Upstream):
+            async def close(self, grace_s: float) -> None:
+                closed.set()
+                await super().close(grace_s)
 
-        leaving.close = note  # type: ignore[method-assign]  # to see when it happens
+        first.upstreams["app"] = Noted("app", first.config.upstreams["app"])
         config_path.write_text(config_path.read_text().replace("127.0.0.1:9001", "127.0.0.1:9002"))
         await app.apply()
         await asyncio.sleep(0)

@@ -57,6 +57,22 @@ class Replica:
     nothing from that second on, and `expire` frees them.
     """
 
+    __slots__ = (
+        "_contact",
+        "_groups",
+        "_issuers",
+        "_mark",
+        "_monotonic",
+        "_on_denial",
+        "_shared",
+        "_watched",
+        "loaded",
+        "max_staleness_s",
+        "prefix",
+        "status",
+        "version",
+    )
+
     def __init__(
         self,
         prefix: str = "gateway:deny:",

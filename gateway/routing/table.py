@@ -93,6 +93,8 @@ class _Node(Generic[T]):
 class RouteTable(Generic[T]):
     """Routes of any kind of target; immutable once made, but for the hosts it remembers."""
 
+    __slots__ = ("_any_host", "_hosts", "_remembered", "_suffixes")
+
     def __init__(self, entries: Sequence[tuple[RouteShape, T]]) -> None:
         """ValueError if a pattern cannot be parsed or two routes tie; the order of `entries` has no meaning."""
         self._any_host: _Node[T] = _Node()

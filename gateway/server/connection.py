@@ -27,7 +27,7 @@ from gateway.server.cycle import Application, Cycle
 from gateway.server.head import STATUS_LINES
 from gateway.server.listener import Listener
 from gateway.server.websocket import Session
-from gateway.strand import Strand
+from gateway.strand import PlainProtocol, Strand
 from gateway.telemetry.exchange import Exchange
 
 DISCARDED_BYTES = 64 * 1024  # of an unread body, rather than closing the connection
@@ -45,7 +45,7 @@ class _Phase(IntEnum):
 IDLE, HEAD, BODY, DEAF = (int(phase) for phase in _Phase)
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(PlainProtocol):
     """Everything of a connection but its parser. Known to its `Listener` while open."""
 
     __slots__ = (

@@ -35,6 +35,29 @@ class Connection(Protocol):
 class Listener:
     """Limits in ticks, open connections, and plain counters of one listening address. Owned by one event loop."""
 
+    __slots__ = (
+        "_loop",
+        "_timer",
+        "accepted",
+        "body_ticks",
+        "connections",
+        "head_bytes",
+        "head_ticks",
+        "head_timeout_s",
+        "headers",
+        "idle_ticks",
+        "interval_s",
+        "linger_ticks",
+        "max_connections",
+        "name",
+        "record",
+        "refused",
+        "requests",
+        "speaks_websocket",
+        "strands",
+        "tick",
+    )
+
     def __init__(
         self,
         name: str,

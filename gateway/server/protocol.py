@@ -59,14 +59,6 @@ class _QueueFull(Exception):
     """Too many heads wait behind an unfinished response."""
 
 
-class _Discard(list[Header]):
-    """Where trailers go: nowhere (RFC 9110 §6.5.1: they must not be merged into the headers)."""
-
-    def append(self, _: Header) -> None:
-        """Forget it."""
-
-
-_TRAILERS = _Discard()
 _NO_HOST = Framing(b"?", 0, False)  # equals no Host: `?` is not one
 
 
@@ -98,7 +90,7 @@ class HardenedProtocol(ClientConnection):
         """As uvicorn calls it; `server_state` and `app_state` are not used."""
         super().__init__(config.listener, config.loaded_app, _loop or asyncio.get_running_loop())
         self._parser = httptools.HttpRequestParser(self)
-        self._fields: list[Header] = []
+        self._fields: list[Header] | None = None  # of the head being read
         self._watched: list[Header] = []
         self._plain = _NO_HOST  # for a head that has the last good Host and no body: nearly every one
         self._size = 0  # of the bytes being parsed
@@ -112,7 +104,7 @@ class HardenedProtocol(ClientConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        super().connection_lost(exc)
+        ClientConnection.connection_lost(self, exc)  # by name, so that it can be compiled
         self._let_go()
 
     def hand_over(self, *, max_message: int, idle_s: float) -> Session:
@@ -232,19 +224,20 @@ class HardenedProtocol(ClientConnection):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer; the parser leaves white space at the end of the value."""
-        if self._replaying:
-            return
+        fields = self._fields
+        if fields is None:
+            return  # a trailer must not be merged into the headers (RFC 9110 §6.5.1); a head fed again is known
         name = name.lower()
         field = (name, value.rstrip(b" \t"))
         if name in WATCHED:
             self._watched.append(field)
-        self._fields.append(field)
+        fields.append(field)
 
     def on_headers_complete(self) -> None:
         """The head is complete: judge it, and hand it to the application."""
-        if self._replaying:
+        fields, self._fields = self._fields, None
+        if fields is None:
             return
-        fields, self._fields = self._fields, _TRAILERS
         parser = self._parser
         method = parser.get_method().decode("ascii")
         version = parser.get_http_version()

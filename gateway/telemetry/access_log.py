@@ -37,6 +37,19 @@ DIGESTS = 10_000  # remembered
 class AccessLog:
     """The log of one worker. Lines are recorded on the event loop and handed over by `run`."""
 
+    __slots__ = (
+        "_clock",
+        "_digests",
+        "_key",
+        "_pending",
+        "_prefix",
+        "_second",
+        "_subject",
+        "_writer",
+        "dropped",
+        "recorded",
+    )
+
     def __init__(
         self, config: AccessLogConfig, digest_key: bytes = b"", clock: Callable[[], float] = time.time
     ) -> None:

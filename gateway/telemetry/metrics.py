@@ -60,6 +60,8 @@ class _RouteNumbers:
 class RequestMetrics:
     """Counts of the requests of one worker. Written by the event loop only."""
 
+    __slots__ = ("_remembered", "_routes")
+
     def __init__(self) -> None:
         self._routes: dict[str, _RouteNumbers] = {}
         self._remembered = 0

@@ -80,6 +80,8 @@ def signer_of(token: Token) -> Signer | None:
 class Verifier:
     """Verifies tokens of the configured issuers; remembers those that held in its cache."""
 
+    __slots__ = ("_algorithms", "_headers", "_rules", "cache")
+
     def __init__(self, issuers: Sequence[IssuerRules], cache: TokenCache) -> None:
         """ValueError if two issuers claim the same `iss`: a token could then be judged by either's rules."""
         self._rules = {rules.issuer: rules for rules in issuers}

@@ -97,6 +97,8 @@ def tls_context(config: schema.UpstreamTls) -> ssl.SSLContext:
 class Upstream:
     """One backend as the YAML names it. Owner of its endpoints; long-lived: `run` it."""
 
+    __slots__ = ("_files", "_turn", "config", "endpoints", "name", "sends_own_host")
+
     def __init__(self, name: str, config: schema.Upstream) -> None:
         tls = tls_context(config.tls) if config.endpoints[0].startswith("https") else None
         self.name = name

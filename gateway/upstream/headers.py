@@ -149,6 +149,8 @@ def without_cookies(value: bytes, names: frozenset[bytes]) -> bytes:
 class RequestHeaders:
     """The rules for one route's requests, compiled when the config is loaded."""
 
+    __slots__ = ("_drop_cookies", "_dropped", "_ordinary", "_removed")
+
     def __init__(
         self,
         *,

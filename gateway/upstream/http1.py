@@ -21,7 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BadResponse, UpstreamTimeout
-from gateway.strand import Bell
+from gateway.strand import Bell, PlainProtocol
 from gateway.upstream.response import (
     CHUNKED,
     MAX_HEAD_BYTES,
@@ -45,7 +45,7 @@ class StaleConnection(Exception):
     """The connection closed before any byte of a response arrived."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(PlainProtocol):
     """One connection and the exchange it is in. Owner: its pool while idle, the request that holds it otherwise."""
 
     __slots__ = (

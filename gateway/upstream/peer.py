@@ -51,6 +51,8 @@ class Peers:
     The memo is filled here, valid for ever (its answers depend on its keys only) and emptied when it is full.
     """
 
+    __slots__ = ("_memo", "_networks")
+
     def __init__(self, trusted_proxies: Sequence[str]) -> None:
         """`trusted_proxies` are CIDRs, as `server.trusted_proxies` has them."""
         self._networks = tuple(ipaddress.ip_network(cidr) for cidr in trusted_proxies)

@@ -30,6 +30,31 @@ SWEEP_S: Final = 0.1  # how late a deadline may be noticed
 class Pool:
     """Owner of the connections to one `host:port`. Bound to the event loop that first uses it."""
 
+    __slots__ = (
+        "_closing",
+        "_connect_s",
+        "_connecting",
+        "_empty",
+        "_idle",
+        "_idle_s",
+        "_open",
+        "_server_name",
+        "_size",
+        "_sweep",
+        "_tls",
+        "_wait_s",
+        "_waiters",
+        "failed",
+        "host",
+        "malformed",
+        "opened",
+        "port",
+        "refused_full",
+        "retried",
+        "reused",
+        "timed_out",
+    )
+
     def __init__(
         self,
         host: str,

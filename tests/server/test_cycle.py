@@ -178,17 +178,16 @@ async def test_a_fault_answers_head_without_a_body() -> None:
 
 
 @pytest.mark.asyncio
-async def test_head_and_body_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_head_and_body_leave_together() -> None:
     """A small response is one write."""
     writes: list[bytes] = []
-    write = HardenedProtocol.write
 
-    def note(self: HardenedProtocol, data: bytes) -> None:
-        writes.append(data)
-        write(self, data)
+    class Noting(HardenedProtocol):
+        def write(self, data: bytes) -> None:
+            writes.append(data)
+            super().write(data)
 
-    monkeypatch.setattr(HardenedProtocol, "write", note)
-    async with edge(_respond(_start(200, _PLAIN), _body(b"ok"))) as server:
+    async with edge(_respond(_start(200, _PLAIN), _body(b"ok")), protocol=Noting) as server:
         await server.ask(GET)
     assert writes == [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]
 

@@ -109,7 +109,11 @@ class Edge:
 
 @asynccontextmanager
 async def edge(
-    application: Callable[..., Any], *, speaks_websocket: bool = False, **limits: Any
+    application: Callable[..., Any],
+    *,
+    speaks_websocket: bool = False,
+    protocol: type[HardenedProtocol] = HardenedProtocol,
+    **limits: Any,
 ) -> AsyncIterator[Edge]:
     """A listener for `application`, with limits as the YAML writes them."""
     records: list[Exchange] = []
@@ -117,7 +121,7 @@ async def edge(
     config: Any = SimpleNamespace(listener=listener, loaded_app=application)
     loop = asyncio.get_running_loop()
     state: Any = None
-    server = await loop.create_server(lambda: HardenedProtocol(config, state, {}, loop), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(config, state, {}, loop), "127.0.0.1", 0)
     listener.start(loop)
     try:
         yield Edge(server.sockets[0].getsockname()[1], listener, records)

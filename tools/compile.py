@@ -1,0 +1,342 @@
+"""Compiles the request path with Cython: the same Python source, as extension modules beside it.
+
+    python tools/compile.py DEST        copies gateway/ into DEST and compiles the modules named in pyproject.toml there
+
+Nothing in the source speaks Cython. What it needs to know beyond Python is read off the source here:
+
+    a class with `__slots__`, or a dataclass with `slots=True`   an extension type: attributes are fields of a struct
+    a plain method or function of a compiled module              can be called without going through Python (`cpdef`)
+    an annotation that names an extension type                   such calls, and such fields, in other modules too
+
+Every other annotation is blanked out before Cython reads the file, because Cython takes some of them for more than
+they say here (`float` for a C double, which no None and no int can be). Blanked, not removed: the line numbers of a
+traceback hold.
+
+Without a compiler, or without this, the package is the same in pure Python; `gateway --version` says which it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXACT = frozenset({"bytes", "list"})  # builtin types whose annotations here hold to the letter: no subclass is meant
+DROPPED_BASES = ("PlainProtocol", "Generic[T]")  # they mean something to the type checker only
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+TypeName = tuple[str, str]  # module and class
+
+
+def compiled_modules() -> list[str]:
+    """Dotted names, from pyproject.toml."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    modules: list[str] = settings["tool"]["gateway"]["compiled"]
+    return modules
+
+
+@dataclass
+class Module:
+    """One module: its source, and what Cython is told of it."""
+
+    name: str
+    source: str
+    tree: ast.Module
+    types: dict[str, ast.ClassDef] = field(default_factory=dict)  # its own extension types
+    visible: dict[str, TypeName] = field(default_factory=dict)  # extension types by the name they have here
+    functions: dict[str, TypeName] = field(default_factory=dict)  # imported functions that can be called directly
+
+    @property
+    def file(self) -> str:
+        """Below the folder of the package."""
+        return self.name.replace(".", "/") + ".py"
+
+
+# --- what becomes an extension type, and what can be called directly --------------------------------------------------
+
+
+def slots_of(cls: ast.ClassDef) -> list[str] | None:
+    """The names in `__slots__`, or of the fields of a dataclass with slots; None for any other class."""
+    options = dataclass_options(cls)
+    if options is not None:
+        if "slots" not in options:
+            return None
+        return [s.target.id for s in cls.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+    for statement in cls.body:
+        if (
+            isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
+            and statement.targets[0].id == "__slots__"
+        ):
+            return list(ast.literal_eval(statement.value))
+    return None
+
+
+def dataclass_options(cls: ast.ClassDef) -> set[str] | None:
+    """The options that are set on a dataclass; None for a class that is none."""
+    for decorator in cls.decorator_list:
+        if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "dataclass":
+            return {
+                str(option.arg)
+                for option in decorator.keywords
+                if isinstance(option.value, ast.Constant) and option.value.value is True
+            }
+        if getattr(decorator, "id", "") == "dataclass":
+            return set()
+    return None
+
+
+def find_types(modules: dict[str, Module]) -> None:
+    """Fill in `types` and `visible`; a class is one only if its bases are."""
+    for module in modules.values():  # in the order of imports
+        for node in module.tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                imported = modules[node.module]
+                for alias in node.names:
+                    here = alias.asname or alias.name
+                    if alias.name in imported.types:
+                        module.visible[here] = (imported.name, alias.name)
+                    elif alias.name in imported.visible:
+                        module.visible[here] = imported.visible[alias.name]
+                    elif alias.name in {each.name for each in direct_in(imported.tree.body)}:
+                        module.functions[here] = (imported.name, alias.name)
+            elif isinstance(node, ast.ClassDef) and slots_of(node) is not None:
+                bases = [ast.unparse(base) for base in node.bases]
+                if all(base in module.visible or base in DROPPED_BASES for base in bases):
+                    module.types[node.name] = node
+                    module.visible[node.name] = (module.name, node.name)
+
+
+def direct_in(body: list[ast.stmt]) -> list[ast.FunctionDef]:
+    """The functions of a module's or class's body that can be called directly."""
+    return [each for each in body if isinstance(each, ast.FunctionDef) and is_direct(each)]
+
+
+def is_direct(node: ast.FunctionDef) -> bool:
+    """Whether Cython can make a C function of it: no coroutine, no closure, plain parameters."""
+    if node.decorator_list or node.name.startswith("__"):
+        return False
+    arguments = node.args
+    if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
+        return False
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp, ast.Yield, ast.YieldFrom)
+    return not any(isinstance(each, inner) for each in ast.walk(node) if each is not node)
+
+
+# --- what Cython is told ----------------------------------------------------------------------------------------------
+
+
+def type_name(annotation: ast.expr | None, module: Module) -> str | None:
+    """The extension type, or exact builtin, that an annotation names, `| None` allowed; None for everything else."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.right, ast.Constant):
+        inner = type_name(annotation.left, module)
+        return inner if annotation.right.value is None else None
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
+        annotation = annotation.value
+    if isinstance(annotation, ast.Name) and (annotation.id in module.visible or annotation.id in EXACT):
+        return annotation.id
+    return None
+
+
+def declaration(module: Module) -> str:
+    """The `.pxd` of a module."""
+    lines: list[str] = []
+    for node in module.tree.body:
+        if isinstance(node, ast.ClassDef) and node.name in module.types:
+            lines += [*class_declaration(node, module), ""]
+        else:
+            lines += [signature(each, module) for each in direct_in([node])]
+    imported = [
+        f"from {where} cimport {name}" + (f" as {here}" if here != name else "")
+        for here, (where, name) in sorted({**module.visible, **module.functions}.items())
+        if where != module.name
+    ]
+    return "\n".join([*imported, "", *lines, ""])
+
+
+def class_declaration(cls: ast.ClassDef, module: Module) -> Iterator[str]:
+    """The fields and the directly callable methods of an extension type."""
+    base = [ast.unparse(each) for each in cls.bases if ast.unparse(each) in module.visible]
+    yield f"cdef class {cls.name}({base[0]}):" if base else f"cdef class {cls.name}:"
+    types = field_types(cls, module)
+    access = "readonly" if "frozen" in (dataclass_options(cls) or ()) else "public"
+    slots = slots_of(cls) or []
+    for name in slots:
+        kind = "object" if name == "__weakref__" else f"{access} {types.get(name, 'object')}"
+        yield f"    cdef {kind} {name}"
+    methods = direct_in(cls.body)
+    for method in methods:
+        yield "    " + signature(method, module)
+    if not slots and not methods:
+        yield "    pass"
+
+
+def field_types(cls: ast.ClassDef, module: Module) -> dict[str, str]:
+    """Types of fields: as annotated in the class or where they are set, else as the parameter they are set to."""
+    types: dict[str, str] = {}
+    for node in ast.walk(cls):
+        if isinstance(node, ast.AnnAssign):
+            target = node.target
+            name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+            if found := type_name(node.annotation, module):
+                types[name] = found
+    for method in cls.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            parameters = {each.arg: each.annotation for each in (*method.args.args, *method.args.kwonlyargs)}
+            for node in method.body:
+                if (
+                    isinstance(node, ast.Assign)
+                    and isinstance(node.targets[0], ast.Attribute)
+                    and isinstance(node.value, ast.Name)
+                    and (found := type_name(parameters.get(node.value.id), module))
+                ):
+                    types.setdefault(node.targets[0].attr, found)
+    return types
+
+
+def signature(function: ast.FunctionDef, module: Module) -> str:
+    """`cpdef` with the types that Cython may rely on."""
+    arguments = function.args.args
+    optional = len(arguments) - len(function.args.defaults)
+    parameters = [
+        ("self" if argument.arg == "self" else f"{type_name(argument.annotation, module) or 'object'} {argument.arg}")
+        + ("=*" if index >= optional else "")
+        for index, argument in enumerate(arguments)
+    ]
+    return f"cpdef {type_name(function.returns, module) or 'object'} {function.name}({', '.join(parameters)})"
+
+
+def prepared_source(module: Module) -> str:
+    """The source with every annotation blanked out that does not name one of these types, and without `slots=True`."""
+    lines = [line.encode() for line in module.source.splitlines(keepends=True)]
+    in_classes = {each for cls in ast.walk(module.tree) if isinstance(cls, ast.ClassDef) for each in cls.body}
+    scopes = [module.tree.body, *(cls.body for cls in module.types.values())]
+    declared = {argument for scope in scopes for each in direct_in(scope) for argument in each.args.args}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            if node in declared or type_name(node.annotation, module) is None:
+                blank(lines, node.annotation, before=b":")
+            elif isinstance(node.annotation, ast.Subscript):
+                blank(lines, node.annotation.slice, before=b"[", and_after=1)
+        elif isinstance(node, Function) and node.returns is not None:
+            blank(lines, node.returns, before=b"->")
+        elif isinstance(node, ast.AnnAssign) and node.value is not None and node not in in_classes:
+            if type_name(node.annotation, module) not in module.visible or isinstance(node.target, ast.Attribute):
+                blank(lines, node.annotation, before=b":")
+        elif isinstance(node, ast.ClassDef) and node.name in module.types:
+            for base in DROPPED_BASES:
+                lines[node.lineno - 1] = lines[node.lineno - 1].replace(f"({base})".encode(), b"")
+            for decorator in node.decorator_list:
+                at = decorator.lineno - 1
+                for spelled in (b"slots=True, ", b", slots=True", b"slots=True"):
+                    lines[at] = lines[at].replace(spelled, b"")
+    return b"".join(lines).decode()
+
+
+def blank(lines: list[bytes], node: ast.expr, before: bytes, and_after: int = 0) -> None:
+    """Put spaces over an expression and the sign in front of it; line breaks stay."""
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    first, last = node.lineno - 1, node.end_lineno - 1
+    for at in range(first, last + 1):
+        line = lines[at]
+        start = line.rindex(before, 0, node.col_offset) if at == first else 0
+        end = node.end_col_offset + and_after if at == last else len(line.rstrip(b"\r\n"))
+        lines[at] = line[:start] + b" " * (end - start) + line[end:]
+
+
+# --- the build --------------------------------------------------------------------------------------------------------
+
+
+def read_modules(package: Path) -> dict[str, Module]:
+    """The modules to compile, those that are imported before those that import them."""
+    found = {}
+    for name in compiled_modules():
+        source = (package.parent / (name.replace(".", "/") + ".py")).read_text()
+        found[name] = Module(name, source, ast.parse(source))
+    ordered: dict[str, Module] = {}
+
+    def place(module: Module) -> None:
+        if module.name in ordered:
+            return
+        for node in module.tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module in found:
+                place(found[node.module])
+        ordered[module.name] = module
+
+    for module in found.values():
+        place(module)
+    find_types(ordered)
+    return ordered
+
+
+def compile_package(destination: Path) -> list[Path]:
+    """Copy the package into `destination` and compile it there; the extension modules that were built."""
+    package = destination / "gateway"
+    shutil.rmtree(package, ignore_errors=True)
+    shutil.copytree(ROOT / "gateway", package, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c"))
+    modules = read_modules(package)
+    work = destination / "cython"  # kept, so that only what has changed is compiled again
+    for folder in [package, *(each for each in package.rglob("*") if each.is_dir())]:
+        place = work / folder.relative_to(destination)
+        place.mkdir(parents=True, exist_ok=True)
+        write(place / "__init__.py", "")
+        write(place / "__init__.pxd", "")
+    for module in modules.values():
+        write(work / module.file, prepared_source(module))
+        write((work / module.file).with_suffix(".pxd"), declaration(module))
+    names = [module.file for module in modules.values()]
+    # In a process of its own: Cython's workers import the main module again.
+    subprocess.run([sys.executable, "-c", _BUILD, *names], cwd=work, check=True)
+    built = []
+    for extension in sorted((work / "gateway").rglob("*.so")):
+        place = package / extension.relative_to(work / "gateway")
+        shutil.copy2(extension, place)
+        built.append(place)
+    return built
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, unless it says so already: its time of change decides whether it is compiled again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+_BUILD = """
+import os, sys
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+files = sys.argv[1:]
+extensions = [
+    Extension(file[:-3].replace("/", "."), [file], extra_compile_args=["-O2", "-g0", "-w"]) for file in files
+]
+directives = {"language_level": 3, "annotation_typing": True, "binding": True, "embedsignature": False}
+setup(
+    name="gateway",
+    script_args=["--quiet", "build_ext", "--inplace", f"--parallel={os.cpu_count()}"],
+    ext_modules=cythonize(extensions, compiler_directives=directives, nthreads=os.cpu_count() or 1, quiet=True),
+)
+"""
+
+
+def main() -> None:
+    """The command line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/compile.py DEST")
+    destination = Path(sys.argv[1]).resolve()
+    destination.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    built = compile_package(destination)
+    print(f"{len(built)} modules compiled in {sys.argv[1]}")
+
+
+if __name__ == "__main__":
+    main()
