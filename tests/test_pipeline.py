@@ -115,7 +115,7 @@ def token(**changes: Any) -> bytes:
         "sub": "u1",
         "jti": "t1",
         "iat": now,
-        "exp": now + 300,
+        "exp": now + 3600,  # made when the table below is read; the whole run may take long
         **changes,
     }
     return jwt.encode({"alg": "HS256", "typ": "at+jwt"}, claims, OctKey.import_key(SECRET)).encode()
