@@ -1,7 +1,6 @@
 """Hatch's hook for wheels: with `GATEWAY_COMPILE=1` the modules of the request path go in compiled as well."""
 
 # The build environment then needs what the `compile` extra of pyproject.toml names, a C compiler and Python's headers.
-"""
 
 from __future__ import annotations
 
