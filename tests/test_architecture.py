@@ -28,7 +28,7 @@ DOORS = {
     "prometheus_client": {"telemetry"},
     "redis": {"redis"},
     "sqlalchemy": {"issuer"},
-    "sqlite3": {"denylist", "idempotency"},
+    "sqlite3": {"denylist", "idempotency", "issuer"},
     "starlette": {"admin", "demo", "issuer"},
     "uvicorn": {"cli", "demo", "server"},
     "websockets": {"server", "upstream"},

@@ -1,4 +1,4 @@
-"""The threat model is held to what it says: each threat has a defence and a test, and each test that it names exists."""
+"""The threat model is held to what it says: each threat has a defence and tests, and each test that it names exists."""
 
 from __future__ import annotations
 
