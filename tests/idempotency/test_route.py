@@ -332,6 +332,15 @@ async def test_an_event_stream_flows(site: Site) -> None:
     assert (again.status, again.is_replayed, again.body) == (200, True, b"")
 
 
+async def test_an_event_stream_that_ended_is_not_kept_either(site: Site) -> None:
+    """Whether its events are repeated must not depend on how many there were."""
+    raw = b"HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n\r\ndata: 1\n\n"
+    site.backend.script = answering(raw)
+    assert (await site.ask()).body == b"data: 1\n\n"
+    again = await site.ask()
+    assert (again.is_replayed, again.body, again.fields[b"idempotent-body"]) == (True, b"", b"omitted")
+
+
 async def test_a_slow_answer_flows_and_is_kept(site: Site) -> None:
     """What is being kept is passed on piece by piece, and all of it is kept."""
     go_on = asyncio.Event()
