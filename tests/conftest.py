@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from tests.denylist.deployments import ClusterDeployment, SentinelDeployment, Tls, TlsServer
 from tests.ports import release_port, reserve_port
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, speaks_tls
 
 settings.register_profile("gateway", deadline=None, print_blob=True)
 settings.load_profile("gateway")
@@ -93,9 +93,16 @@ def cluster_deployment() -> Iterator[ClusterDeployment]:
     deployment.close()
 
 
+def _need_tls() -> None:
+    """Sentinels and nodes of a Cluster speak TLS to each other, which nothing in front of them can do for them."""
+    if not speaks_tls():
+        pytest.skip("this redis-server is built without TLS")
+
+
 @pytest.fixture(scope="session")
 def sentinel_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelDeployment]:
     """The same, and everybody speaks TLS with everybody."""
+    _need_tls()
     deployment = SentinelDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
     yield deployment
     deployment.close()
@@ -104,6 +111,7 @@ def sentinel_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent
 @pytest.fixture(scope="session")
 def cluster_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterDeployment]:
     """The same, with TLS on the bus and for clients."""
+    _need_tls()
     deployment = ClusterDeployment(Tls.make(tmp_path_factory.mktemp("tls")))
     yield deployment
     deployment.close()

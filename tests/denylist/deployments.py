@@ -19,7 +19,8 @@ from gateway.config.schema import Denylist
 from gateway.redis.slots import slot_of
 from tests.certificates import make_certificate
 from tests.ports import release_port, reserve_port
-from tests.redis_server import RedisServer, _die_with_parent, find_binary
+from tests.redis_server import RedisServer, _die_with_parent, find_binary, speaks_tls
+from tests.tls_front import TlsFront
 
 PREFIX = "gateway:deny:"
 SERVICE = "denylist"
@@ -135,17 +136,24 @@ class Tls:
 
 
 class TlsServer:
-    """A server that also listens with TLS."""
+    """A server that also listens with TLS, or has something in front that does."""
 
     def __init__(self, folder: Path) -> None:
         tls = Tls.make(folder)
         self.certificate = tls.certificate
         self.port = reserve_port()
-        self.server = RedisServer(tls.arguments(self.port))
         self.url = f"rediss://127.0.0.1:{self.port}/0"
+        self._front: TlsFront | None = None
+        if speaks_tls():
+            self.server = RedisServer(tls.arguments(self.port))
+        else:
+            self.server = RedisServer()
+            self._front = TlsFront(self.port, self.server.port, tls.certificate, tls.key)
 
     def close(self) -> None:
         """End the server."""
+        if self._front is not None:
+            self._front.close()
         self.server.close()
         release_port(self.port)
 
@@ -165,7 +173,7 @@ class SentinelDeployment:
         self._ports = [reserve_port() for _ in range(3)]  # of master, replica and Sentinel; with TLS, if that is used
         self.master = RedisServer((*self._tls_on(0), "--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb"))
         self._addresses = self._ports[:2] if tls else [self.master.port, 0]
-        replica_of = ("--replicaof", f"127.0.0.1 {self._addresses[0]}", "--repl-diskless-sync-delay", "0")
+        replica_of = ("--replicaof", "127.0.0.1", str(self._addresses[0]), "--repl-diskless-sync-delay", "0")
         self.replica = RedisServer((*self._tls_on(1), *replica_of))
         if not tls:
             self._addresses[1] = self.replica.port

@@ -65,7 +65,7 @@ async def test_a_frozen_redis_makes_the_replica_stale_and_is_caught_up_with(
     await eventually(lambda: is_stale(gateway))
     assert gateway.denies("before")
     assert not gateway.replica.health()[0]
-    assert "out of contact: no answer within 250 ms" in troubles(gateway)
+    await eventually(lambda: "out of contact: no answer within 250 ms" in troubles(gateway))
     with pytest.raises(StoreUnavailable):
         await gateway.store.add(make_entry("token", "main", "t", now=time.time()))
     own_redis.thaw()
