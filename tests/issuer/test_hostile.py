@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import re
+import threading
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -362,16 +363,23 @@ async def test_one_mailbox_cannot_be_filled(sqlite_url: str) -> None:
         assert other.status_code == 202
 
 
-async def test_who_was_turned_away_for_want_of_a_thread_has_not_failed(sqlite_url: str) -> None:
+async def test_who_was_turned_away_for_want_of_a_thread_has_not_failed(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A busy moment does not become a block of honest users."""
     passwords = {"time_cost": 2, "memory": "8MiB", "threads": 1, "waiting": 0}
     async with Desk(sqlite_url, passwords=passwords, throttle={"account": 2, "address": 1000}) as desk:
         await desk.register("alice")
         members = {"username": "alice", "password": PASSWORD}
+        pool, may_end = desk.issuer.pool, threading.Event()
+        ask = pool._ask
+        monkeypatch.setattr(pool, "_ask", lambda question: (may_end.wait(30), ask(question))[1])
         for _ in range(3):
-            busy = asyncio.create_task(desk.issuer.pool.hash("somebody else's"))
+            may_end.clear()
+            busy = asyncio.create_task(pool.hash("somebody else's"))
             await asyncio.sleep(0)  # the task has the thread
             assert (await desk.post("login", members)).status_code == 503
+            may_end.set()
             await busy
         assert (await desk.post("login", members)).status_code == 200
 
