@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -84,6 +85,7 @@ class Browser:
         self._is_offline = False
         self._losing = ""
         self.lost = 0  # answers, since `lose_answers`
+        self._loads: set[str] = set()  # the documents that have loaded, by the browser's id of the navigation
         self._loaded = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,6 +146,7 @@ class Browser:
         place = {"url": "about:blank", "browserContextId": self._context}
         self._page = await self._attach((await self._call("Target.createTarget", place))["targetId"])
         await self._call("Page.enable", session=self._page)
+        await self._call("Page.setLifecycleEventsEnabled", {"enabled": True}, self._page)
 
     async def stop(self) -> None:
         """End it and remove its profile."""
@@ -202,7 +205,8 @@ class Browser:
             self._targets.pop(params["sessionId"], None)
         elif method == "Target.targetCreated" and params["targetInfo"]["type"] == "service_worker":
             self._spawn(self._attach(params["targetInfo"]["targetId"]))
-        elif method == "Page.loadEventFired" and session == self._page:
+        elif method == "Page.lifecycleEvent" and params["name"] == "load" and session == self._page:
+            self._loads.add(params["loaderId"])
             self._loaded.set()
         elif method == "Fetch.requestPaused":
             self._spawn(self._lose(params["requestId"], session))
@@ -239,19 +243,23 @@ class Browser:
 
     async def goto(self, url: str) -> None:
         """Open an address and wait until it has loaded. BrowserError if it cannot be opened."""
-        self._loaded.clear()
         answer = await self._call("Page.navigate", {"url": url}, self._page)
         if answer.get("errorText"):
             raise BrowserError(f"{url}: {answer['errorText']}")
-        async with asyncio.timeout(DEADLINE_S):
-            await self._loaded.wait()
+        # This document, not the one that a form has sent for before, whose end of loading may still come.
+        await self._until_loaded(lambda: answer.get("loaderId") in {None, *self._loads})
 
     async def reload(self) -> None:
         """Open the present address again."""
-        self._loaded.clear()
+        before = set(self._loads)
         await self._call("Page.reload", session=self._page)
+        await self._until_loaded(lambda: self._loads > before)
+
+    async def _until_loaded(self, is_loaded: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            await self._loaded.wait()
+            while not is_loaded():
+                self._loaded.clear()
+                await self._loaded.wait()
 
     async def evaluate(self, script: str) -> Any:
         """The value of an expression, awaited if it is a promise; JSON's types only. BrowserError if it throws."""
