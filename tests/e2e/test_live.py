@@ -328,6 +328,9 @@ async def test_a_revoked_user_loses_every_live_connection_and_nobody_else_does(
         assert await stream.chunk() == last_event("token_revoked")
         assert await stream.chunk() == b""
         assert await download.chunk() is None  # cut: an incomplete message (RFC 9112 §8)
+        async with asyncio.timeout(SOON_S):  # whichever worker accepts the next has heard of it too
+            while await gateway.metric("gateway_denylist_entries", kind="subject") < 1:
+                await asyncio.sleep(0.05)
         assert await refusal(gateway, "/api/chat", alice) == (401, "token_revoked")
         assert (await gateway.get("/api/events", alice)).code == "token_revoked"
         for socket in (other, patient):
