@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from argon2 import PasswordHasher, extract_parameters
+from argon2 import Parameters, PasswordHasher
 from sqlalchemy import event
 
 from tests.issuer.desk import PASSWORD, Desk
@@ -91,23 +91,19 @@ DOORS = ("login by name", "login by e-mail", "page", "register", "reset by name"
 def working(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Collects what is done: statements without their values, hashes by their cost."""
     done: list[str] = []
-    verify, hash_ = PasswordHasher.verify, PasswordHasher.hash
+    run = desk.issuer.pool._run
 
-    def verifying(self: PasswordHasher, kept: str, password: str) -> Any:
-        done.append(f"verify {extract_parameters(kept)}")
-        return verify(self, kept, password)
-
-    def hashing(self: PasswordHasher, password: str) -> str:
-        done.append(f"hash {self.memory_cost} {self.time_cost} {self.parallelism}")
-        return hash_(self, password)
+    async def running(question: dict[str, Any], cost: Parameters | PasswordHasher) -> str | bool:
+        kind = "verify" if "verify" in question else "hash"
+        done.append(f"{kind} {cost.memory_cost} {cost.time_cost} {cost.parallelism}")
+        return await run(question, cost)
 
     def executing(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         done.append(statement)
 
     engine = desk.issuer.database._engine.sync_engine
     with monkeypatch.context() as patch:
-        patch.setattr(PasswordHasher, "verify", verifying)
-        patch.setattr(PasswordHasher, "hash", hashing)
+        patch.setattr(desk.issuer.pool, "_run", running)
         event.listen(engine, "before_cursor_execute", executing)
         try:
             yield done
