@@ -164,6 +164,10 @@ class KeysAtHand:
         """No numbers."""
         return ()
 
+    def health(self) -> tuple[bool, str]:
+        """Always well."""
+        return True, ""
+
 
 class NoKeys(KeysAtHand):
     """A source that has never loaded, and cannot."""
