@@ -185,10 +185,6 @@ class NoKeys(KeysAtHand):
         self.sought.append(kid)
         raise KeysUnavailable(cause="no keys")
 
-    def health(self) -> tuple[bool, str]:
-        """Always well."""
-        return True, ""
-
 
 def rules(keys: Any, **changes: Any) -> IssuerRules:
     """The rules for `ISSUER`, with changes."""
