@@ -65,7 +65,7 @@ async def test_a_process_works_at_low_priority_and_ends_with_the_pool() -> None:
     [pid] = started
     while os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0):
         await asyncio.sleep(0.01)
-    assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 15, 19)
     assert "correct" not in Path(f"/proc/{pid}/cmdline").read_text()
     pool.close()
     with pytest.raises(Overloaded):
