@@ -57,7 +57,7 @@ class RefreshTokens(Model):
 
 
 class Passwords(Model):
-    """Argon2id (RFC 9106) and the threads that compute it; a changed cost applies at each user's next log-in."""
+    """Argon2id (RFC 9106) and how many at once; a changed cost applies at each user's next log-in."""
 
     time_cost: int = Field(default=3, description="Passes over the memory.", ge=1, le=100)
     memory: Size = Field(default=64 * 2**20, description="Memory of one hash.", ge=8 * 1024, le=2**32)
