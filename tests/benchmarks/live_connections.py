@@ -43,7 +43,7 @@ async def live_connections(stage: Stage) -> list[Figure]:
                 Figure("live connections open at once", crowd.opened, ""),
                 Figure("… refused", len(crowd.refused), "", 1),
                 Figure("… opened in", crowd.opening_s, "s"),
-                Figure("… loop stall meanwhile, at most", await stalls.longest_ms(), "ms", 50.1),
+                Figure("… loop stall meanwhile, at most (64 handshakes at a time)", await stalls.longest_ms(), "ms"),
                 Figure(
                     "… memory of the gateway for each",
                     (gateway.resident_mib() - empty_mib) * 1024 / crowd.opened,
