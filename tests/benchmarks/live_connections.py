@@ -48,6 +48,7 @@ async def live_connections(stage: Stage) -> list[Figure]:
                     "… memory of the gateway for each",
                     (gateway.resident_mib() - empty_mib) * 1024 / crowd.opened,
                     "KiB",
+                    50,
                 ),
             ]
             return figures + await _talk(crowd, stalls) + await _revoke(stage, crowd, stalls, users)
