@@ -5,16 +5,22 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# The packages before the source: they change seldom, so this layer is usually cached. Only wheels, so that no compiler is
-# needed and nothing runs at installation; pip itself stays out of the environment that is shipped.
-COPY constraints/build.txt constraints/run.txt constraints/
+# For the gateway's own request path, which is compiled (tools/compile.py); it stays in this stage.
+RUN apt-get update -qq \
+ && apt-get install -qq -y --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+
+# The packages before the source: they change seldom, so this layer is usually cached. Only wheels, so that nothing runs at
+# installation; pip itself stays out of the environment that is shipped.
+COPY constraints/build.txt constraints/compile.txt constraints/run.txt constraints/
 RUN python -m venv --without-pip /opt/gateway \
  && pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes -r constraints/run.txt \
- && pip install --only-binary :all: --require-hashes -r constraints/build.txt
+ && pip install --only-binary :all: --require-hashes -r constraints/build.txt -r constraints/compile.txt
 
 COPY pyproject.toml README.md LICENSE ./
+COPY tools tools
 COPY gateway gateway
-RUN python -m hatchling build -t wheel \
+RUN GATEWAY_COMPILE=1 python -m hatchling build -t wheel \
  && pip --python /opt/gateway/bin/python install --no-deps dist/*.whl
 
 # --- run --------------------------------------------------------------------------------------------------------------

@@ -25,11 +25,16 @@ $(VENV)/.stamp-run $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: py
 demo: $(VENV)/.stamp-run ## a backend and the gateway with its own issuer, with curls to paste
 	@$(BIN)/gateway demo
 
-test: $(VENV)/.stamp-dev ## every test but the soak tests, in random order, against a real Redis
+test: $(VENV)/.stamp-dev ## every test but the soak tests, against a real Redis; COMPILED=1 for the compiled package
 	@tools/prepare redis
 	@tools/prepare postgres
 	@tools/prepare browser
+ifdef COMPILED
+	@tools/prepare compiled
+	@cd build/compiled && ../../$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+else
 	@$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+endif
 
 check: $(VENV)/.stamp-dev ## lint, format, types, import direction, documentation
 	@$(BIN)/ruff check .
@@ -44,6 +49,7 @@ format: $(VENV)/.stamp-dev ## apply the formatter and the safe fixes of the lint
 
 bench: $(VENV)/.stamp-bench ## CPU per checked request, beside the peers; QUICK=1 ends within a minute
 	@tools/prepare bench
+	@tools/prepare edge
 	@$(BIN)/python -m tests.benchmarks $(if $(filter-out 0,$(QUICK)),--quick)
 
 soak: $(VENV)/.stamp-dev ## the long tests: gigabytes, thousands of connections, config swaps under load
@@ -51,7 +57,7 @@ soak: $(VENV)/.stamp-dev ## the long tests: gigabytes, thousands of connections,
 	@tools/prepare postgres
 	@$(BIN)/pytest -q -m soak $(PYTEST_ARGS)
 
-wheel: $(VENV)/.stamp-dev ## build dist/*.whl
+wheel: $(VENV)/.stamp-dev ## build dist/*.whl; GATEWAY_COMPILE=1 for one with a compiled request path
 	@$(BIN)/python -m hatchling build -t wheel
 
 constraints: ## pin every dependency anew, with hashes, for all supported Pythons

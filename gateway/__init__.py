@@ -21,4 +21,12 @@ The map, in the order in which a request meets it:
     cli         serve · check · routes · explain · revoke · demo
 """
 
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+
+def build() -> str:
+    """Whether the request path is "compiled", as in the released wheels and the image, or "interpreted"."""
+    found = find_spec("gateway.strand")
+    return "interpreted" if found is None or (found.origin or "").endswith(".py") else "compiled"

@@ -29,6 +29,7 @@ def pins(name: str) -> dict[str, str]:
         ("dev", PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]),
         ("bench", PYPROJECT["project"]["optional-dependencies"]["bench"]),
         ("redis", PYPROJECT["project"]["optional-dependencies"]["redis-server"]),
+        ("compile", PYPROJECT["project"]["optional-dependencies"]["compile"]),
     ],
 )
 def test_every_requirement_is_pinned_to_a_version_it_allows(name: str, requirements: list[str]) -> None:

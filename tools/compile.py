@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ TypeName = tuple[str, str]  # module and class
 
 
 def compiled_modules() -> list[str]:
-    """Dotted names, from pyproject.toml."""
+    """The modules to compile, from pyproject.toml: dotted names."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     modules: list[str] = settings["tool"]["gateway"]["compiled"]
     return modules
@@ -255,10 +255,10 @@ def blank(lines: list[bytes], node: ast.expr, before: bytes, and_after: int = 0)
 # --- the build --------------------------------------------------------------------------------------------------------
 
 
-def read_modules(package: Path) -> dict[str, Module]:
-    """The modules to compile, those that are imported before those that import them."""
+def read_modules(package: Path, names: Iterable[str]) -> dict[str, Module]:
+    """These modules, those that are imported before those that import them."""
     found = {}
-    for name in compiled_modules():
+    for name in names:
         source = (package.parent / (name.replace(".", "/") + ".py")).read_text()
         found[name] = Module(name, source, ast.parse(source))
     ordered: dict[str, Module] = {}
@@ -277,12 +277,12 @@ def read_modules(package: Path) -> dict[str, Module]:
     return ordered
 
 
-def compile_package(destination: Path) -> list[Path]:
-    """Copy the package into `destination` and compile it there; the extension modules that were built."""
+def compile_package(destination: Path, names: Iterable[str] | None = None) -> list[Path]:
+    """Copy the package into `destination` and compile it there, or only `names`; the extension modules built."""
     package = destination / "gateway"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(ROOT / "gateway", package, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c"))
-    modules = read_modules(package)
+    modules = read_modules(package, compiled_modules() if names is None else names)
     work = destination / "cython"  # kept, so that only what has changed is compiled again
     for folder in [package, *(each for each in package.rglob("*") if each.is_dir())]:
         place = work / folder.relative_to(destination)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.cli.check import add_check
 from gateway.cli.command import FAILED, USAGE, Command, Ended
 from gateway.cli.demo import add_demo, add_echo
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__} ({build()})")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for add in _COMMANDS:
         add(commands)

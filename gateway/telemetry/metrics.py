@@ -24,13 +24,15 @@ from pathlib import Path
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import generate_latest
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.telemetry.catalogue import CATALOGUE, Merge, family_of
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.runtime import Runtime
 from gateway.telemetry.sample import Histogram, Sample, Sampled
 
 logger = logging.getLogger("gateway.metrics")
+
+_BUILD = build()
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SHARE_S = 1.0
@@ -105,7 +107,7 @@ class ProcessNumbers:
         """CPU, memory and descriptors; what a platform does not tell is left out."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield Sample("gateway_process_cpu_seconds_total", {}, usage.ru_utime + usage.ru_stime)
-        yield Sample("gateway_build", {"version": __version__}, 1)
+        yield Sample("gateway_build", {"version": __version__, "build": _BUILD}, 1)
         if sys.platform == "linux":
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.benchmarks import load, peers, proving, store, tokens, upstream
+from tests.benchmarks.peers import gateway
 from tests.benchmarks.peers.peer import Command, Setting
 from tests.benchmarks.provision import Programs
 from tests.benchmarks.site import Cores, StartFailed, open_site
@@ -64,8 +65,7 @@ def count(programs: Programs, cores: Cores) -> Counted:
         backing = proving.Backing(programs, "ES256", upstream_port, store.start(site, programs))
 
         def prepare(setting: Setting) -> Command:
-            python, _, _, *arguments = peers.GATEWAY.prepare(setting)
-            return [python, "-m", "tests.benchmarks.counted", file, *arguments]
+            return [sys.executable, "-m", "tests.benchmarks.counted", file, *gateway.arguments(setting)]
 
         running = proving.start(site, replace(peers.GATEWAY, prepare=prepare), backing)
         with tokens.token_file("ES256", "warm", tokens.WARM_TOKENS).open() as lines:

@@ -21,6 +21,10 @@ _INSTALL_TIMEOUT_S = 180
 _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
+ROOT = Path(__file__).resolve().parents[2]
+_EDGE = ROOT / "build" / "edge" / "bin" / "python"
+
+
 class Missing(Exception):
     """A program is absent and could not be installed; the text says why."""
 
@@ -46,13 +50,20 @@ class Programs:
     def versions(self) -> dict[str, str]:
         """Each program found so far with the version it reports, and the Python packages that take part."""
         versions = {name: _version(name, path) for name, path in self._paths.items() if isinstance(path, Path)}
-        versions["python"] = ".".join(map(str, sys.version_info[:3]))
+        versions["python"] = _python_version()
         for package in ("uvicorn", "uvloop", "httptools", "pyjwt", "cryptography", "httpx2", "starlette", "redis"):
             try:
                 versions[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 continue
         return dict(sorted(versions.items()))
+
+
+def edge_python() -> Path:
+    """The interpreter of `build/edge`, where the compiled wheel is installed. Raises `Missing`."""
+    if not _EDGE.exists():
+        raise Missing("there is no build/edge: run `make bench`, or tools/prepare edge")
+    return _EDGE
 
 
 def _find(name: str) -> Path | None:
@@ -107,3 +118,11 @@ def _version(name: str, path: Path) -> str:
     text = (done.stdout + done.stderr).replace(str(path), "")
     found = re.search(r"(?<![0-9a-f])\d+\.\d+(\.\d+)*", text)
     return found.group() if found else "unknown"
+
+
+def _python_version() -> str:
+    """Of the interpreter that runs the gateway and the naive proxy, and where it comes from."""
+    script = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
+    done = subprocess.run([edge_python(), "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    version, prefix = done.stdout.split()
+    return f"{version} ({'the system package' if prefix == '/usr' else 'not a system package'})"

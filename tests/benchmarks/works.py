@@ -135,7 +135,7 @@ def fixed_rate(plan: Plan, per_s: float) -> Result:
     """Latency at a constant rate that leaves every proxy but the naive one time to breathe."""
     result = Result("rate", f"Latency at a fixed rate of {per_s:,.0f} requests/s (half of Envoy's maximum), warm ES256")
     file = tokens.token_file("ES256", "warm", tokens.WARM_TOKENS)
-    fast_enough = tuple(peer for peer in plan.peers if peer is not peers.NAIVE)
+    fast_enough = tuple(peer for peer in _usual(plan) if peer is not peers.NAIVE)
     with _fixed_stage(plan, "ES256") as stage:
 
         def ask(running: Running, turn: int) -> Figures:
@@ -164,7 +164,7 @@ def bulk(plan: Plan) -> Result:
                 figures[f"{direction}_cpu_s"] = measure.cpu_s(running.pid) - before
             return figures
 
-        _alternate(replace(plan, rounds=min(plan.rounds, 3)), stage, plan.peers, result, move)
+        _alternate(replace(plan, rounds=min(plan.rounds, 3)), stage, _usual(plan), result, move)
     return result
 
 
@@ -179,7 +179,7 @@ def idle_connections(plan: Plan) -> Result:
             return stage.load.client("idle", running.port, 120.0, token=token, pid=running.pid, connections=count)
 
         # Memory once used is rarely given back: only the first round of a process means anything.
-        _alternate(replace(plan, rounds=1), stage, plan.peers, result, hold)
+        _alternate(replace(plan, rounds=1), stage, _usual(plan), result, hold)
     return result
 
 
@@ -194,8 +194,13 @@ def event_streams(plan: Plan) -> Result:
             options = {"token": token, "pid": running.pid, "streams": STREAMS, "seconds": seconds}
             return stage.load.client("events", running.port, seconds + 90.0, **options)
 
-        _alternate(replace(plan, rounds=min(plan.rounds, 2)), stage, plan.peers, result, listen)
+        _alternate(replace(plan, rounds=min(plan.rounds, 2)), stage, _usual(plan), result, listen)
     return result
+
+
+def _usual(plan: Plan) -> tuple[Peer, ...]:
+    """Without the interpreted gateway, which is of interest where Python's own speed decides."""
+    return tuple(peer for peer in plan.peers if peer is not peers.INTERPRETED)
 
 
 def _asked(load: Load, running: Running, slice_: Slice, for_s: int) -> Figures:

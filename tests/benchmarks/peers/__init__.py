@@ -11,12 +11,13 @@ from tests.benchmarks.peers import envoy, gateway, haproxy, naive, nginx
 from tests.benchmarks.peers.peer import Peer, Setting
 
 GATEWAY = gateway.PEER
+INTERPRETED = gateway.INTERPRETED
 ENVOY = envoy.PEER
 ENVOY_CACHE = envoy.PEER_WITH_CACHE
 HAPROXY = haproxy.PEER
 NGINX = nginx.PEER
 NAIVE = naive.PEER
 
-ALL = (GATEWAY, ENVOY, ENVOY_CACHE, HAPROXY, NGINX, NAIVE)
+ALL = (GATEWAY, INTERPRETED, ENVOY, ENVOY_CACHE, HAPROXY, NGINX, NAIVE)
 
-__all__ = ["ALL", "ENVOY", "ENVOY_CACHE", "GATEWAY", "HAPROXY", "NAIVE", "NGINX", "Peer", "Setting"]
+__all__ = ["ALL", "ENVOY", "ENVOY_CACHE", "GATEWAY", "HAPROXY", "INTERPRETED", "NAIVE", "NGINX", "Peer", "Setting"]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-
 from tests.benchmarks import tokens
 from tests.benchmarks.peers.peer import Command, Peer, Setting
-from tests.benchmarks.provision import Missing
+from tests.benchmarks.provision import ROOT, Missing, edge_python
 
 # A stream of a gigabyte has to pass; everything else keeps the default limits and timeouts.
 _BODY_LIMIT = "2GiB"
 
 
 def _prepare(setting: Setting) -> Command:
+    # -P: what is installed, not what lies in the present folder.
+    return [edge_python(), "-P", "-m", "gateway", *arguments(setting)]
+
+
+def _prepare_interpreted(setting: Setting) -> Command:
+    return ["env", f"PYTHONPATH={ROOT}", edge_python(), "-m", "gateway", *arguments(setting)]
+
+
+def arguments(setting: Setting) -> Command:
+    """The gateway's own arguments; writes its configuration."""
     if setting.denylist_store is None:
         raise Missing("the gateway is measured with its denylist, which needs redis-server")
-    config = setting.write("gateway.yaml", config_text(setting))
-    return [sys.executable, "-m", "gateway", "serve", "--config", config]
+    return ["serve", "--config", setting.write("gateway.yaml", config_text(setting))]
 
 
 def config_text(setting: Setting) -> str:
@@ -63,12 +70,17 @@ routes:
 """
 
 
+_CHECKS = (
+    "strict header and claims, signature, iss, aud, exp, nbf, iat, a scope, and revocation against a Redis denylist; "
+    "`sub`, `email` and `roles` forwarded, token removed; request id, forwarded headers, traceparent, limits, "
+    "timeouts, metrics, and a JSON access log to a file"
+)
+
 PEER = Peer(
     "gateway",
     "gateway",
-    "strict header and claims, signature, iss, aud, exp, nbf, iat, a scope, and revocation against a Redis denylist; "
-    "`sub`, `email` and `roles` forwarded, token removed; request id, forwarded headers, traceparent, limits, "
-    "timeouts, metrics, and a JSON access log to a file",
+    f"{_CHECKS}; the request path compiled, as in the wheels and the image",
     _prepare,
     uses_denylist=True,
 )
+INTERPRETED = Peer("gateway-interpreted", "gateway, not compiled", "the same", _prepare_interpreted, uses_denylist=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from tests.benchmarks.peers.peer import Command, Peer, Setting
+from tests.benchmarks.provision import edge_python
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -18,7 +18,7 @@ def _prepare(setting: Setting) -> Command:
     }
     return [
         *("env", *(f"{name}={value}" for name, value in environment.items())),
-        *(sys.executable, "-m", "uvicorn", "tests.benchmarks.peers.naive_app:create_app", "--factory"),
+        *(edge_python(), "-P", "-m", "uvicorn", "tests.benchmarks.peers.naive_app:create_app", "--factory"),
         *("--host", "127.0.0.1", "--port", str(setting.port), "--app-dir", _ROOT),
         *(
             "--loop",
