@@ -23,7 +23,7 @@ from tests.edge import GatewayProcess, RecordingUpstream
 from tests.issuer.desk import issuance
 from tests.issuer.house import AnswerLost, App, config_text
 
-pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio, pytest.mark.timeout(180)]
 
 TABS = 5  # of one session, which refresh at the same time with the same token
 LOSS = 0.1
