@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
+from gateway import __version__, build
 from gateway.cli import build_parser, main
 from tests.config.writing import VALID
 from tests.redis_server import RedisServer
@@ -44,9 +44,9 @@ def test_help_leads_a_newcomer_to_the_first_steps(capsys: pytest.CaptureFixture[
 
 
 def test_the_version_is_the_packages() -> None:
-    """`python -m gateway` is the command too."""
+    """`python -m gateway` is the command too; it says whether the request path is compiled."""
     done = subprocess.run([sys.executable, "-m", "gateway", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"gateway {__version__}\n"
+    assert done.stdout == f"gateway {__version__} ({build()})\n"
 
 
 @pytest.mark.parametrize(

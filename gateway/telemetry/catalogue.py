@@ -74,7 +74,9 @@ CATALOGUE: dict[str, Metric] = {
     "gateway_process_cpu_seconds_total": _counter("CPU time, user and system."),
     "gateway_process_memory_bytes": _gauge("Resident memory."),
     "gateway_process_open_fds": _gauge("Open file descriptors."),
-    "gateway_build": _gauge("1, with the version, and whether the request path is compiled.", "version", "build", merge="max"),
+    "gateway_build": _gauge(
+        "1, with the version, and whether the request path is compiled.", "version", "build", merge="max"
+    ),
     # configuration
     "gateway_config_reloads_total": _counter("Configuration changes seen, by outcome (ok, refused).", "outcome"),
     "gateway_config_generation": _gauge("Number of the configuration in use, from 1; the oldest one.", merge="min"),
