@@ -406,11 +406,13 @@ def render_head(request: UpstreamRequest, host: bytes) -> bytes:
         framing = b"\r\ncontent-length: %d" % length
     else:
         framing = b""
-    start = b"%b %b HTTP/1.1\r\nhost: %b%b" % (request.method, request.target, host, framing)
-    head = b"\r\n".join((start, *map(b": ".join, request.headers), b""))
+    parts = [request.method, b" ", request.target, b" HTTP/1.1\r\nhost: ", host, framing, b"\r\n"]
+    for name, value in request.headers:
+        parts += (name, b": ", value, b"\r\n")
+    head = b"".join(parts)
     lines = len(request.headers) + (3 if framing else 2)
     if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
         raise BadRequest("The request holds a line break where none may be.")
     if b" " in request.target or not request.target or request.method == b"CONNECT":
         raise BadRequest("The request line cannot be forwarded.")
-    return b"%b%b\r\n" % (head, request.lines)
+    return b"".join((head, request.lines, b"\r\n"))

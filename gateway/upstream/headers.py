@@ -28,8 +28,38 @@ if TYPE_CHECKING:
 
 NO_BODY: Final = -1
 
-_random = random.Random()  # noqa: S311 - ids need to be unique, not secret
-os.register_at_fork(after_in_child=_random.seed)
+_DIGITS_AT_ONCE: Final = 6144  # what some hundred requests need
+_NO_SPAN: Final = b"0" * 16
+
+
+class _Digits:
+    """Random hex digits, made thousands at a time and given out in pieces; unique, not secret."""
+
+    __slots__ = ("_at", "_made", "_random")
+
+    def __init__(self) -> None:
+        self._random = random.Random()  # noqa: S311 - see above
+        self._made = b""
+        self._at = 0
+
+    def restart(self) -> None:
+        """Go on unlike the process this one was forked from."""
+        self._random.seed()
+        self._made = b""
+
+    def take(self, count: int) -> bytes:
+        """The next `count` digits, lower-case."""
+        start = self._at
+        end = start + count
+        if end > len(self._made):
+            self._made = self._random.randbytes(_DIGITS_AT_ONCE // 2).hex().encode()
+            start, end = 0, count
+        self._at = end
+        return self._made[start:end]
+
+
+_digits = _Digits()
+os.register_at_fork(after_in_child=_digits.restart)
 
 _SPELLING: Final = bytes(c if chr(c).isascii() and chr(c).isalnum() else ord("-") for c in range(256)).lower()
 
@@ -111,7 +141,7 @@ def request_id(headers: Iterable[Header], trusted: bool) -> bytes:
         sent = [value for name, value in headers if name == b"x-request-id"]
         if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]):
             return sent[0]
-    return _random.getrandbits(128).to_bytes(16, "big").hex().encode()
+    return _digits.take(32)
 
 
 def body_length(headers: Iterable[Header]) -> int | None:
@@ -191,13 +221,8 @@ class RequestHeaders:
         trace = self._read_removed(seen, kept, peer.trusted) if seen else None
         if trace is None:
             trace = _new_trace(request_id, peer.trusted)
-        return kept, b"%b%bx-request-id: %b\r\ntraceparent: %b\r\nvia: %b\r\n" % (
-            identity,
-            peer.lines,
-            request_id,
-            trace,
-            _VIA.get(http_version, _VIA["1.1"])[1],
-        )
+        via = _VIA_FIELDS.get(http_version, _VIA_FIELDS["1.1"])
+        return kept, b"".join((identity, peer.lines, b"x-request-id: ", request_id, b"\r\ntraceparent: ", trace, via))
 
     def _judge(self, pair: Header, trusted: bool, kept: list[Header], seen: list[Header]) -> None:
         name, value = pair
@@ -231,14 +256,16 @@ class RequestHeaders:
 def _new_trace(request_id: bytes, trusted: bool) -> bytes:
     """A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet."""
     if trusted and _TRACE_ID.fullmatch(request_id) is None:
-        request_id = b"%032x" % (_random.getrandbits(128) or 1)
-    return b"00-%b-%b-01" % (request_id, (_random.getrandbits(64) or 1).to_bytes(8, "big").hex().encode())
+        request_id = _digits.take(32)
+    span = _digits.take(16)
+    return b"".join((b"00-", request_id, b"-", span if span != _NO_SPAN else b"0" * 15 + b"1", b"-01"))
 
 
 # Besides the connection's own fields: the request id is ours to say.
 RESPONSE_REMOVED: Final = CONNECTION_FIELDS | {b"x-request-id"}
 _RESPONSE_SPECIAL: Final = RESPONSE_REMOVED | {b"date", b"content-length"}
 _VIA_LINES: Final = {version: b"via: %b\r\nx-request-id: " % value for version, (_, value) in _VIA.items()}
+_VIA_FIELDS: Final = {version: b"\r\nvia: %b\r\n" % value for version, (_, value) in _VIA.items()}
 
 
 def response_lines(head: ResponseHead, request_id: bytes) -> FieldLines:
@@ -251,7 +278,7 @@ def response_lines(head: ResponseHead, request_id: bytes) -> FieldLines:
         passed = [line for line in passed if not line.startswith(b"content-length:")]
         length = -1
     date = b"" if head.dated else b"date: %b\r\n" % http_date(time())
-    return FieldLines(b"%b%b%b%b\r\n" % (b"".join(passed), date, _VIA_LINES[head.version], request_id), length)
+    return FieldLines(b"".join((*passed, date, _VIA_LINES[head.version], request_id, b"\r\n")), length)
 
 
 def response_headers(headers: Iterable[Header], status: int, request_id: bytes, version: str = "1.1") -> list[Header]:

@@ -17,8 +17,9 @@ reads the chunked coding with as little leniency.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.fields import Header
 from gateway.upstream.headers import RESPONSE_REMOVED
@@ -44,7 +45,8 @@ class MalformedResponse(Exception):
     """The upstream's bytes are not HTTP/1.1, or could be read in two ways; the text says how, for the log."""
 
 
-class ResponseHead(NamedTuple):
+@dataclass(slots=True, eq=False)
+class ResponseHead:
     """A response's status line and fields, and how its body ends."""
 
     status: int  # 200…599; interim responses are never handed on
@@ -81,7 +83,7 @@ _KINDS: Final = {
     b"connection": _CONNECTION,
     b"transfer-encoding": _CODING,
 }
-_Field = tuple[int, bytes]  # kind; what is needed of the field: its line as a client gets it, or its value
+_Field = tuple[int, bytes, int]  # kind; the field's line as a client gets it, or its value; its length, if it says one
 
 
 class _Lines:
@@ -143,10 +145,10 @@ def _read_field(line: bytes) -> _Field:
     name, value = _split(line)
     kind = _KINDS.get(name, _PASSED)
     if kind in (_CONNECTION, _CODING):
-        return kind, value.lower()
+        return kind, value.lower(), -1
     if kind == _LENGTH and (not value.isdigit() or len(value) > 18):
         raise MalformedResponse("unusable Content-Length")
-    return kind, b"%b: %b\r\n" % (name, value)
+    return kind, b"%b: %b\r\n" % (name, value), int(value) if kind == _LENGTH else -1
 
 
 def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
@@ -173,7 +175,7 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
     dated = chunked = False
     length = -1
     connection = b""
-    for kind, text in fields:
+    for kind, text, number in fields:
         if kind == _PASSED:
             passed.append(text)
         elif kind == _DATE:
@@ -182,7 +184,7 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
         elif kind == _LENGTH:
             if length >= 0:
                 raise MalformedResponse("repeated Content-Length")
-            length = int(text[16:])
+            length = number
             passed.append(text)
         elif kind == _CONNECTION:
             connection = b"%b,%b" % (connection, text) if connection else text
