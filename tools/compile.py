@@ -296,8 +296,10 @@ def compile_package(destination: Path, names: Iterable[str] | None = None) -> li
     # In a process of its own: Cython's workers import the main module again.
     subprocess.run([sys.executable, "-c", _BUILD, *names], cwd=work, check=True)
     built = []
-    for extension in sorted((work / "gateway").rglob("*.so")):
-        place = package / extension.relative_to(work / "gateway")
+    for module in modules.values():
+        source = Path(module.file)
+        (extension,) = (work / source.parent).glob(f"{source.stem}.*.so")  # by its tag, of this interpreter
+        place = destination / extension.relative_to(work)
         shutil.copy2(extension, place)
         built.append(place)
     return built
