@@ -98,18 +98,26 @@ def has_parameters(raw_path: bytes) -> bool:
 def readings(raw_path: bytes) -> set[Segments]:
     """Every way in which a server may read the path, our own among them.
 
-    A server has each of the habits or not: decoding before splitting, backslash as slash, cutting parameters off,
-    merging slashes, resolving dots, applied in this order. So the set doubles with each that changes anything.
+    A server has each of the habits or not: decoding before splitting, once or until nothing is left to decode,
+    backslash as slash, cutting parameters off, merging slashes, resolving dots, applied in this order. So the set
+    doubles with each that changes anything.
     """
     spellings = {raw_path}
     for pattern, character in ((_SLASH, b"/"), (_DOT, b"."), (_BACKSLASH, b"\\\\"), (_SEMICOLON, b";")):
-        spellings |= {pattern.sub(character, spelling) for spelling in spellings}
+        plain = b"\\" if pattern is _BACKSLASH else character
+        once = {_once(pattern, plain, spelling) for spelling in spellings}
+        spellings |= once | {pattern.sub(character, spelling) for spelling in spellings}
     spellings |= {spelling.replace(b"\\", b"/") for spelling in spellings}
     paths: set[Segments] = {tuple(spelling.split(b"/")) for spelling in spellings}
     habits: Iterable[Callable[[Segments], Segments]] = (_without_parameters, _merged, _resolved)
     for habit in habits:
         paths |= {habit(path) for path in paths}
     return {_decoded(path) for path in paths}
+
+
+def _once(pattern: re.Pattern[bytes], character: bytes, spelling: bytes) -> bytes:
+    """What one decoding makes of it: of `%2f` the character, of `%252f` a text that still is encoded."""
+    return pattern.sub(lambda found: character if len(found[0]) == 3 else found[0], spelling)
 
 
 def _refuse_unreadable(raw_path: bytes) -> None:
