@@ -94,8 +94,8 @@ class App:
         self._config_path = config_path
         self._static = config
         self._runtime = runtime
-        self._access_log = AccessLog(config.telemetry.access_log, runtime.digest_key)
-        self._request_metrics = RequestMetrics()
+        self._access_log: AccessLog = AccessLog(config.telemetry.access_log, runtime.digest_key)
+        self._request_metrics: RequestMetrics = RequestMetrics()
         self._loop_monitor = LoopMonitor()
         self._replica: Replica | None = None
         self._store: Store | None = None

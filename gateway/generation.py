@@ -168,7 +168,9 @@ def build(config: schema.Config, around: Surroundings, previous: Generation | No
 def _watch(
     live: LiveConnections | None, verifier: Verifier, statuses: dict[str, StatusLists], *, ends: bool
 ) -> Watch | None:
-    return None if live is None else Watch(live, verifier.valid_until, ends, statuses)
+    if live is None:
+        return None
+    return Watch(live, verifier.valid_until, ends, statuses)
 
 
 def route_shape(route: schema.Route) -> RouteShape:

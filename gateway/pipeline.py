@@ -137,7 +137,7 @@ class Pipeline:
             request_id=identifier.decode(),
         )
         try:
-            route = self.routes.match(exchange.method, host, scope["raw_path"])
+            route: Route = self.routes.match(exchange.method, host, scope["raw_path"])
             exchange.route = route.name
             token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
             permit = route.policy.authorize(token)

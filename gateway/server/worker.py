@@ -39,7 +39,8 @@ HEARTBEAT_S = 1.0
 # for, so that one is left to `_collect`; the last number is for a process that never has so few connections. The look
 # before it takes in some 20,000 objects: 10 to 20 ms.
 COLLECTOR_THRESHOLDS = (5_000, 3, 20_000)
-FULL_LOOK_AFTER = 300  # looks at younger objects, of which there is one a second at the least
+COLLECT_S = 0.1  # between two looks at what is young: few enough objects that requests do not notice
+FULL_LOOK_AFTER = 3_000  # looks at younger objects: some five minutes
 FEW_CONNECTIONS = 200  # some 20,000 objects
 
 
@@ -205,10 +206,11 @@ class Worker:
             await self._admin.startup([self._sockets[1]])
             await self._edge.startup([self._sockets[0]])
             logger.info("serving on %s, admin on %s", *(_address(sock) for sock in self._sockets))
-            heartbeat = loop.create_task(self._heartbeat())
+            beside = (loop.create_task(self._heartbeat()), loop.create_task(self._collect()))
             await self._stop.wait()
             await self._end()
-            heartbeat.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _end(self) -> None:
         server = self._config.server
@@ -244,19 +246,20 @@ class Worker:
                 logger.error("the supervising process is gone; stopping")
                 self._stop.set()
                 return
-            self._collect()
             await asyncio.sleep(HEARTBEAT_S)
 
-    def _collect(self) -> None:
+    async def _collect(self) -> None:
         """Let the cyclic collector look: at what is young every time, at everything when that is due and cheap.
 
         By itself it counts by how much objects have become more. Connections that only replace theirs, some with every
         message, would make it look at all of these at once, after minutes.
         """
-        if gc.get_count()[2] >= FULL_LOOK_AFTER and len(self._edge.listener.connections) <= FEW_CONNECTIONS:
-            gc.collect()
-        else:
-            gc.collect(1)
+        while True:
+            await asyncio.sleep(COLLECT_S)
+            if gc.get_count()[2] >= FULL_LOOK_AFTER and len(self._edge.listener.connections) <= FEW_CONNECTIONS:
+                gc.collect()
+            else:
+                gc.collect(1)
 
 
 def run_worker(

@@ -53,8 +53,8 @@ class _RouteNumbers:
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, int, str], int] = {}  # by method, status, code
-        self.durations = Histogram(DURATIONS_S)
-        self.heads = Histogram(DURATIONS_S)
+        self.durations: Histogram = Histogram(DURATIONS_S)
+        self.heads: Histogram = Histogram(DURATIONS_S)
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -70,7 +70,7 @@ class RequestMetrics:
 
     def record(self, exchange: Exchange) -> None:
         """Count a request that has ended."""
-        numbers = self._routes.get(exchange.route)
+        numbers: _RouteNumbers | None = self._routes.get(exchange.route)
         if numbers is None:
             numbers = self._routes[exchange.route] = _RouteNumbers()
         method = exchange.method if exchange.method in METHODS else "OTHER"

@@ -42,7 +42,7 @@ class Endpoint:
         self.authority = authority.encode()  # for the Host field, as the operator wrote it
         self.skipped_until = 0.0  # monotonic
         self.failures = 0  # in a row
-        self.pool = Pool(
+        self.pool: Pool = Pool(
             host,
             port,
             size=config.pool.size,

@@ -86,7 +86,7 @@ class Connection(PlainProtocol):
         self._loop = loop
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
-        self._arrived = Bell(loop)  # rung when anything has changed for the request that holds the connection
+        self._arrived: Bell = Bell(loop)  # rung when anything has changed for the request that holds the connection
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._chunked: ChunkedBody | None = None

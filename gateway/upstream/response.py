@@ -195,7 +195,9 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
     if chunked and (length >= 0 or version == "1.0"):
         raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
     # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
-    keep_alive = version == "1.1" and (b"close" not in connection or b"close" not in _options(connection))
+    keep_alive = version == "1.1" and (
+        connection == b"keep-alive" or b"close" not in connection or b"close" not in _options(connection)
+    )
     # RFC 9112 §6.3, in its order.
     if head_only or status == 204 or status == 304:
         body_length = 0
