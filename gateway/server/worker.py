@@ -27,6 +27,7 @@ import uvloop
 from gateway.config.schema import Config, ServerTls
 from gateway.server.listener import Listener
 from gateway.server.protocol import HardenedProtocol
+from gateway.server.turns import ask_for_short_turns
 from gateway.telemetry.runtime import Runtime
 
 logger = logging.getLogger("gateway.server")
@@ -271,6 +272,8 @@ def run_worker(
     parent: Connection | None = None,
 ) -> None:
     """Run one worker in this process, from a new event loop to the last byte."""
+
+    ask_for_short_turns()
 
     async def main() -> None:
         await Worker(factory, config, config_path, runtime, sockets, parent).run()
