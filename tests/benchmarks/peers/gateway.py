@@ -79,7 +79,7 @@ _CHECKS = (
 PEER = Peer(
     "gateway",
     "gateway",
-    f"{_CHECKS}; the request path compiled, as in the wheels and the image",
+    f"{_CHECKS}; the request path compiled, as in the image",
     _prepare,
     uses_denylist=True,
 )
