@@ -27,6 +27,6 @@ __version__ = "0.1.0"
 
 
 def build() -> str:
-    """Whether the request path is "compiled", as in the released wheels and the image, or "interpreted"."""
+    """Whether the request path is "compiled", as in the image, or "interpreted"."""
     found = find_spec("gateway.strand")
     return "interpreted" if found is None or (found.origin or "").endswith(".py") else "compiled"

@@ -16,7 +16,7 @@ from gateway.errors import GatewayError, Unexpected
 from gateway.http_date import http_date
 from gateway.problem import problem_response
 from gateway.telemetry.exchange import Exchange
-from gateway.upstream.headers import request_id
+from gateway.upstream.arrival import open_exchange
 from gateway.upstream.peer import Peers
 
 logger = logging.getLogger("gateway.mount")
@@ -72,21 +72,8 @@ class Mount:
         await self._serve(refusing, scope, receive, denying if scope["type"] == "websocket" else send)
 
     async def _serve(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
-        client, server = scope["client"], scope["server"]
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        peer = self._peers.resolve(
-            client[0] if client else "", scope["scheme"], host, (server[1] or 0) if server else 0, scope["headers"]
-        )
-        identifier = request_id(scope["headers"], peer.trusted)
-        exchange = Exchange(
-            started=monotonic(),
-            method=scope["method"],
-            host=host.decode("latin-1"),
-            path=scope["raw_path"].decode("latin-1"),
-            client=peer.client_ip,
-            request_id=identifier.decode(),
-            route=self._name,
-        )
+        exchange, peer, _, identifier = open_exchange(scope, self._peers, self._name)
+        client = scope["client"]
         inner = {**scope, "client": (peer.client_ip, client[1] if client else 0), "scheme": peer.scheme.decode()}
         inner["state"] = {"request_id": exchange.request_id}
 

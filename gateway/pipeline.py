@@ -43,9 +43,10 @@ from gateway.tokens.bearer import CredentialSources, find_token, without_query
 from gateway.tokens.claims import Token
 from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import Verifier, check_route
+from gateway.upstream.arrival import open_exchange
 from gateway.upstream.endpoints import Upstream
 from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
-from gateway.upstream.headers import RequestHeaders, body_length, request_id
+from gateway.upstream.headers import RequestHeaders, body_length
 from gateway.upstream.peer import Peers
 from gateway.websocket import Offer, WebSocketRules, carry
 
@@ -117,25 +118,8 @@ class Pipeline:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send, offer: Offer | None = None) -> None:
         """Answer one request, whatever happens, and account for it; with `offer` it asks for a WebSocket."""
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        host = b""
-        for name, value in headers:
-            if name == b"host":
-                host = value
-                break
-        client, server = scope["client"], scope["server"]
-        peer = self._peers.resolve(
-            client[0] if client else "", scope["scheme"], host, (server[1] or 0) if server else 0, headers
-        )
-        identifier = request_id(headers, peer.trusted)
-        exchange = Exchange(
-            started=monotonic(),
-            method=scope["method"],
-            host=host.decode("latin-1"),
-            path=scope["raw_path"].decode("latin-1"),
-            client=peer.client_ip,
-            request_id=identifier.decode(),
-        )
+        exchange, peer, host, identifier = open_exchange(scope, self._peers)
+        headers = scope["headers"]
         try:
             route: Route = self.routes.match(exchange.method, host, scope["raw_path"])
             exchange.route = route.name

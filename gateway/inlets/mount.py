@@ -25,7 +25,7 @@ from gateway.keys.source import KeySource
 from gateway.problem import problem_response
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.verifier import Verifier
-from gateway.upstream.headers import request_id
+from gateway.upstream.arrival import open_exchange
 from gateway.upstream.peer import Peers
 
 Scope = dict[str, Any]  # ASGI scopes and messages are open mappings
@@ -97,7 +97,7 @@ class Mount:
             await self._serve(inlet, scope, receive, send)
 
     async def _serve(self, inlet: Inlet, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange, identifier = self._open(inlet, scope)
+        exchange, _, _, identifier = open_exchange(scope, self._peers, inlet.name)
         try:
             status, headers, body = await self._answer(inlet, scope, receive, exchange)
             exchange.status, exchange.bytes_out = status, len(body)
@@ -111,23 +111,6 @@ class Mount:
         finally:
             exchange.duration_s = monotonic() - exchange.started
             self._record(exchange)
-
-    def _open(self, inlet: Inlet, scope: Scope) -> tuple[Exchange, bytes]:
-        headers, client, server = scope["headers"], scope["client"], scope["server"]
-        host = next((value for name, value in headers if name == b"host"), b"")
-        port = (server[1] or 0) if server else 0
-        peer = self._peers.resolve(client[0] if client else "", scope["scheme"], host, port, headers)
-        identifier = request_id(headers, peer.trusted)
-        exchange = Exchange(
-            started=monotonic(),
-            method=scope["method"],
-            host=host.decode("latin-1"),
-            path=scope["raw_path"].decode("latin-1"),
-            client=peer.client_ip,
-            request_id=identifier.decode(),
-            route=inlet.name,
-        )
-        return exchange, identifier
 
     async def _answer(
         self, inlet: Inlet, scope: Scope, receive: Receive, exchange: Exchange
