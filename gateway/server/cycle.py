@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway.errors import GatewayError, Unexpected
 from gateway.fields import FieldLines
@@ -51,6 +51,18 @@ def render_fields(headers: list[Header]) -> bytes:
     if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers) or 0 in fields:
         raise RuntimeError("a response header holds a control character")
     return fields
+
+
+class _Taken:
+    """What `send` gives for a message that was taken at once: to await it is to wait for nothing."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return cast("Generator[Any, Any, None]", iter(()))  # an iterator is all that `await` asks for
+
+
+_TAKEN = _Taken()
 
 
 class Cycle:
@@ -216,22 +228,29 @@ class Cycle:
 
     # --- response ---------------------------------------------------------------------------------------------------
 
-    async def send(self, message: Message) -> None:
-        """Take a response message; waits while the client does not read. After a disconnect messages are dropped."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Take a response message; waits while the client does not read. After a disconnect messages are dropped.
+
+        Nearly always there is nothing to wait for, and then no coroutine is made for it.
+        """
         if self.disconnected:
-            return
+            return _TAKEN
         if self._state == _AWAITS_HEAD:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"expected http.response.start, got {message['type']}")
             self._start(message["status"], message.get("headers", ()))
-            return
+            return _TAKEN
         if self._state == _DONE or message["type"] != "http.response.body":
             raise RuntimeError(f"unexpected {message['type']}")
         if self._connection.write_paused:
-            await self._connection.until_writable()
-            if self.disconnected:
-                return
+            return self._send_when_writable(message)
         self._send_body(message.get("body", b""), message.get("more_body", False))
+        return _TAKEN
+
+    async def _send_when_writable(self, message: Message) -> None:
+        await self._connection.until_writable()
+        if not self.disconnected:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
 
     def _start(self, status: int, headers: Iterable[Header]) -> None:
         """Render the head. Framing is decided here: what the application says of the connection is not sent."""
