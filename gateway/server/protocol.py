@@ -31,6 +31,7 @@ from gateway.server.head import (
     read_target,
 )
 from gateway.server.listener import Listener
+from gateway.server.plain_head import PlainHead, PlainHeads
 from gateway.server.websocket import Session
 from gateway.strand import Strand
 
@@ -59,6 +60,7 @@ class _QueueFull(Exception):
     """Too many heads wait behind an unfinished response."""
 
 
+_PLAIN_HEADS = PlainHeads()
 _NO_HOST = Framing(b"?", 0, False)  # equals no Host: `?` is not one
 
 
@@ -125,6 +127,12 @@ class HardenedProtocol(ClientConnection):
             self._read_directly(data)
             return
         self._size = size = len(data)
+        if self._phase == IDLE and self._active is None and not self._closing and size <= self.listener.head_bytes:
+            heads: PlainHeads = _PLAIN_HEADS
+            head = heads.read(data)
+            if head is not None and len(head.fields) <= self.listener.headers:
+                self._take_plain(head)
+                return
         self._fresh = True
         self._silent += size
         try:
@@ -143,6 +151,36 @@ class HardenedProtocol(ClientConnection):
             # Not in the parser's callback: before this returns, the request may be answered and the connection closed.
             strand, self._starting = self._starting, None
             strand.start()
+
+    def _take_plain(self, head: PlainHead) -> None:
+        """A whole request, without a body; the parser does not see it."""
+        self._url = head.target
+        self._head_read = self._silent = 0
+        self._since = self.listener.tick
+        path, _, query = head.target.partition(b"?")
+        cycle = Cycle(self, self._scope(head.method, "1.1", path, query, head.fields), True, False)
+        cycle.body_complete = True
+        self._incoming = cycle
+        self._body_left = 0
+        self._discarding = -1
+        self._begin(cycle).start()
+
+    def _scope(self, method: str, version: str, path: bytes, query: bytes, fields: list[Header]) -> dict[str, Any]:
+        text = path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "method": method,
+            "root_path": "",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": fields,
+        }
 
     def _read_directly(self, data: bytes) -> None:
         """Hand on the rest of a long body of known length as it is; the parser would copy each piece of it.
@@ -246,21 +284,7 @@ class HardenedProtocol(ClientConnection):
             check_method(method, version)
         framing = self._framing(version)
         path, query = read_target(method, self._url, framing.host)
-        text = path.decode("ascii")
-        scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": self._scheme,
-            "method": method,
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": fields,
-        }
+        scope = self._scope(method, version, path, query, fields)
         if framing.offers_websocket and self._is_handshake(method):
             cycle: Cycle = Handshake(self, scope, accept_key(fields))
         else:
