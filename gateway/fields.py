@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 Header = tuple[bytes, bytes]
+
+# RFC 9110 §7.6.1 and the proxies' lore around it; Expect is answered by our server, Host and framing are written anew.
+CONNECTION_FIELDS: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"proxy",  # of no use to anybody; CGI would turn it into HTTP_PROXY, which clients obey ("httpoxy")
+    )
+)
 
 
 class FieldLines:

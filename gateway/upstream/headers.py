@@ -16,15 +16,13 @@ import random
 import re
 from collections.abc import Iterable
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.errors import BadRequest
-from gateway.fields import FieldLines, Header
+from gateway.fields import CONNECTION_FIELDS, FieldLines, Header
 from gateway.http_date import http_date
 from gateway.upstream.peer import Peer
-
-if TYPE_CHECKING:
-    from gateway.upstream.response import ResponseHead
+from gateway.upstream.response import RESPONSE_REMOVED, ResponseHead
 
 NO_BODY: Final = -1
 
@@ -63,23 +61,6 @@ os.register_at_fork(after_in_child=_digits.restart)
 
 _SPELLING: Final = bytes(c if chr(c).isascii() and chr(c).isalnum() else ord("-") for c in range(256)).lower()
 
-# RFC 9110 §7.6.1 and the proxies' lore around it; Expect is answered by our server, Host and framing are written anew.
-CONNECTION_FIELDS: Final = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-        b"proxy",  # of no use to anybody; CGI would turn it into HTTP_PROXY, which clients obey ("httpoxy")
-    )
-)
 _WRITTEN_ANEW: Final = frozenset(
     (b"host", b"content-length", b"expect", b"forwarded", b"x-request-id", b"traceparent", b"tracestate")
 )
@@ -219,10 +200,14 @@ class RequestHeaders:
             elif pair[0] not in dropped:
                 self._judge(pair, peer.trusted, kept, seen)
         trace = self._read_removed(seen, kept, peer.trusted) if seen else None
-        if trace is None:
-            trace = _new_trace(request_id, peer.trusted)
         via = _VIA_FIELDS.get(http_version, _VIA_FIELDS["1.1"])
-        return kept, b"".join((identity, peer.lines, b"x-request-id: ", request_id, b"\r\ntraceparent: ", trace, via))
+        if trace is not None:
+            ours = (identity, peer.lines, b"x-request-id: ", request_id, b"\r\ntraceparent: ", trace, via)
+            return kept, b"".join(ours)
+        # A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet.
+        trace_id = _digits.take(32) if peer.trusted and _TRACE_ID.fullmatch(request_id) is None else request_id
+        new = (b"\r\ntraceparent: 00-", trace_id, b"-", _new_span(), b"-01", via)
+        return kept, b"".join((identity, peer.lines, b"x-request-id: ", request_id, *new))
 
     def _judge(self, pair: Header, trusted: bool, kept: list[Header], seen: list[Header]) -> None:
         name, value = pair
@@ -253,16 +238,12 @@ class RequestHeaders:
         return traces[0]
 
 
-def _new_trace(request_id: bytes, trusted: bool) -> bytes:
-    """A new trace, sampled, as a backend would start its own; its id is our request id, so logs and traces meet."""
-    if trusted and _TRACE_ID.fullmatch(request_id) is None:
-        request_id = _digits.take(32)
-    span = _digits.take(16)
-    return b"".join((b"00-", request_id, b"-", span if span != _NO_SPAN else b"0" * 15 + b"1", b"-01"))
+def _new_span() -> bytes:
+    digits: _Digits = _digits
+    span = digits.take(16)
+    return span if span != _NO_SPAN else b"0" * 15 + b"1"
 
 
-# Besides the connection's own fields: the request id is ours to say.
-RESPONSE_REMOVED: Final = CONNECTION_FIELDS | {b"x-request-id"}
 _RESPONSE_SPECIAL: Final = RESPONSE_REMOVED | {b"date", b"content-length"}
 _VIA_LINES: Final = {version: b"via: %b\r\nx-request-id: " % value for version, (_, value) in _VIA.items()}
 _VIA_FIELDS: Final = {version: b"\r\nvia: %b\r\n" % value for version, (_, value) in _VIA.items()}

@@ -19,10 +19,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from io import BytesIO
 from typing import Final
 
-from gateway.fields import Header
-from gateway.upstream.headers import RESPONSE_REMOVED
+from gateway.fields import CONNECTION_FIELDS, Header
+
+# Besides the connection's own fields: the request id is ours to say.
+RESPONSE_REMOVED: Final = CONNECTION_FIELDS | {b"x-request-id"}
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
@@ -34,8 +37,8 @@ MAX_SIZE_LINE_BYTES: Final = 4 * 1024
 
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([0-9]{3})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([0-9]{3})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_FIELD_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
 _KNOWN_STATUSES: Final = 64
 _KNOWN_FIELDS: Final = 1024
 _KNOWN_BYTES: Final = 256  # of a line; a longer one is hardly ever the same twice
@@ -53,7 +56,7 @@ class ResponseHead:
     body_length: int  # bytes; 0 also when this response has no body; CHUNKED; UNTIL_CLOSE
     keep_alive: bool  # whether the upstream means to keep the connection after this response
     version: str  # "1.0" or "1.1"
-    received: list[bytes]  # field lines as they came, without their ends
+    received: list[bytes]  # field lines as they came
     passed: list[bytes]  # the lines that may go on to a client, names in lower case, each with its end
     length: int  # the Content-Length among them, -1 without one
     dated: bool  # whether Date is among them
@@ -113,26 +116,21 @@ class _Lines:
             self.statuses[line] = meaning
         return meaning
 
-    def read_fields(self, lines: list[bytes]) -> list[_Field]:
-        """The fields of field lines. Raises `MalformedResponse`."""
-        known = self.fields
-        fields = []
-        for line in lines:
-            field = known.get(line)
-            if field is None:
-                field = _read_field(line)
-                if len(line) <= _KNOWN_BYTES:
-                    if len(known) >= _KNOWN_FIELDS:
-                        known.clear()
-                    known[line] = field
-            fields.append(field)
-        return fields
+    def read_field(self, line: bytes) -> _Field:
+        """The field of a line. Raises `MalformedResponse`."""
+        field = _read_field(line)
+        if len(line) <= _KNOWN_BYTES:
+            if len(self.fields) >= _KNOWN_FIELDS:
+                self.fields.clear()
+            self.fields[line] = field
+        return field
 
 
 _LINES: Final = _Lines()
 
 
 def _split(line: bytes) -> Header:
+    """Name and value of a line with its end."""
     match = _FIELD_LINE.fullmatch(line)
     if match is None:
         raise MalformedResponse("not a field line")
@@ -156,26 +154,22 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
 
     `head_only` tells that the request was HEAD. Raises `MalformedResponse`.
     """
-    lines = head.split(b"\r\n")
-    known = _LINES
+    lines: list[bytes] = BytesIO(head).readlines()  # it looks for line ends many bytes at a time, `split` does not
+    known: _Lines = _LINES
     status, version = known.statuses.get(lines[0]) or known.read_status(lines[0])
-    del lines[-2:], lines[0]  # each of the two line ends leaves an empty piece
+    del lines[-1], lines[0]
     if len(lines) > MAX_HEADERS:
         raise MalformedResponse("too many header fields")
-    try:
-        known_fields = known.fields
-        fields = [known_fields[line] for line in lines]
-    except KeyError:
-        fields = known.read_fields(lines)
-    if status < 200:
-        if status == 101:
-            raise MalformedResponse("101 without an upgrade request")
-        return None
-    passed = []
+    passed: list[bytes] = []
     dated = chunked = False
     length = -1
     connection = b""
-    for kind, text, number in fields:
+    known_fields = known.fields
+    for line in lines:
+        field = known_fields.get(line)
+        if field is None:
+            field = known.read_field(line)
+        kind, text, number = field
         if kind == _PASSED:
             passed.append(text)
         elif kind == _DATE:
@@ -192,6 +186,10 @@ def parse_head(head: bytes, head_only: bool) -> ResponseHead | None:
             if chunked or text != b"chunked":
                 raise MalformedResponse("a transfer coding other than chunked")
             chunked = True
+    if status < 200:
+        if status == 101:
+            raise MalformedResponse("101 without an upgrade request")
+        return None
     if chunked and (length >= 0 or version == "1.0"):
         raise MalformedResponse("Transfer-Encoding beside Content-Length or in HTTP/1.0")
     # HTTP/1.0 keep-alive has framing traps of its own (§9.3, appendix C.2.2); those connections are not worth keeping.
