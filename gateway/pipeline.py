@@ -123,21 +123,32 @@ class Pipeline:
         try:
             route: Route = self.routes.match(exchange.method, host, scope["raw_path"])
             exchange.route = route.name
-            token = await self._authenticate(route, scope, exchange) if route.checks_tokens else None
+            token = None
+            raw = find_token(headers, scope["query_string"], route.sources) if route.checks_tokens else None
+            if raw is not None:
+                now = time()
+                token = self._verifier.recall(raw, now)
+                if token is not None:
+                    exchange.token_cached = True
+                else:
+                    token = await self._verifier.verify(raw, now)
+                self._judge(token, route, exchange, now)
+                if route.asks_store or self._statuses:
+                    await self._ask_outside(token, route)
             permit = route.policy.authorize(token)
             identity = route.identity.lines(permit)
             passed, ours = route.headers.build(headers, identity, peer, identifier, scope["http_version"])
             request = UpstreamRequest(
-                method=exchange.method.encode(),
-                target=_target(scope, route),
-                host=host,
-                headers=passed,
-                lines=ours,
-                request_id=identifier,
-                body_length=body_length(headers),
-                body_limit=route.body_limit,
-                head_timeout_s=route.head_timeout_s,
-                idle_timeout_s=route.idle_timeout_s,
+                exchange.method.encode(),
+                _target(scope, route),
+                host,
+                passed,
+                ours,
+                identifier,
+                body_length(headers),
+                route.body_limit,
+                route.head_timeout_s,
+                route.idle_timeout_s,
             )
             if offer is not None:
                 await carry(offer, request, route.upstream, route.websocket, route.watch, token, exchange)
@@ -162,27 +173,22 @@ class Pipeline:
             exchange.duration_s = monotonic() - exchange.started
             self._record(exchange)
 
-    async def _authenticate(self, route: Route, scope: Message, exchange: Exchange) -> Token | None:
-        """The request's token, verified and not revoked; None if it carries none, which the policy then judges."""
-        raw = find_token(scope["headers"], scope["query_string"], route.sources)
-        if raw is None:
-            return None
-        now = time()
-        token = self._verifier.recall(raw, now)
-        if token is not None:
-            exchange.token_cached = True
-        else:
-            token = await self._verifier.verify(raw, now)
+    def _judge(self, token: Token, route: Route, exchange: Exchange, now: float) -> None:
+        """What is known at once of a verified token: whether this route takes it, and whether it was revoked."""
         exchange.issuer = token.issuer
         exchange.subject = token.subject or ""
         exchange.token_id = token.token_id or ""
-        check_route(token, route.issuers, route.audience)
+        if route.issuers is not None or route.audience is not None:
+            check_route(token, route.issuers, route.audience)
         self._check_denylist(route, token, now)
-        if self._statuses and (lists := self._statuses.get(token.issuer)) is not None:
+
+    async def _ask_outside(self, token: Token, route: Route) -> None:
+        """What may have to be waited for: the issuer's status list, and the store on a route that asks it."""
+        lists = self._statuses.get(token.issuer)
+        if lists is not None:
             await lists.check(token)
         if route.asks_store and self._strict is not None:
             await _ask_store(route, self._strict, token)
-        return token
 
     def _check_denylist(self, route: Route, token: Token, now: float) -> None:
         """TokenRevoked for what the replica knows, however old; DenylistStale when it may have missed something."""

@@ -19,10 +19,10 @@ stops, for the endpoint does not want the rest; otherwise both go on, since some
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from gateway.errors import (
     BadRequest,
@@ -47,6 +47,7 @@ _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 _JOIN_BYTES: Final = 64 * 1024  # up to here one copy is cheaper than one more buffer
 
 
+_NUL, _LF, _CR = b"\x00\n\r"
 _LONG_S: Final = 1.0  # an answer to a safe method that was so long in coming is checked again before it begins
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))  # RFC 9110 §9.2.1
 
@@ -81,7 +82,7 @@ class UpstreamRequest:
         return [*self.headers, *((name, value) for name, _, value in ours)]
 
 
-async def forward(
+def forward(
     request: UpstreamRequest,
     upstream: Upstream,
     receive: Receive,
@@ -89,21 +90,14 @@ async def forward(
     exchange: Exchange,
     watch: Watch | None = None,
     token: object = None,
-) -> None:
-    """Send `request` to `upstream` and its response to `send`; facts go into `exchange`.
+) -> Coroutine[Any, Any, None]:
+    """Send `request` to `upstream` and its response to `send`, when awaited; facts go into `exchange`.
 
     Raises, only while no response has started: `BadRequest`, `ContentTooLarge`, the leaves of `UpstreamFault`,
     `ClientGone`, and for what `watch` says of `token` by then: `TokenRevoked`, `TokenExpired`. Afterwards:
     `ResponseAborted`. Cancellation closes the upstream connection at once.
     """
-    if request.body_length is not None and request.body_length > request.body_limit:
-        raise ContentTooLarge
-    conversation = _Conversation(request, upstream, receive, send, exchange, watch, token)
-    try:
-        head = await conversation.ask()
-        await conversation.answer(head)
-    finally:
-        await conversation.release()
+    return _Conversation(request, upstream, receive, send, exchange, watch, token).run()
 
 
 class _Conversation:
@@ -114,6 +108,7 @@ class _Conversation:
         "_body_ended",
         "_connection",
         "_ended",
+        "_endpoint",
         "_events",
         "_exchange",
         "_first",
@@ -147,6 +142,7 @@ class _Conversation:
         self._receive = receive
         self._send = send
         self._exchange = exchange
+        self._endpoint: Endpoint = cast("Endpoint", None)  # until it is chosen, which is the first step
         self._connection: Connection | None = None
         self._upload: asyncio.Task[None] | None = None
         self._has_body = request.body_length != NO_BODY and request.body_length != 0
@@ -155,36 +151,96 @@ class _Conversation:
         self._body_ended = not self._has_body
         self._body_bytes = 0
 
-    async def ask(self) -> ResponseHead:
-        """The response's head, after at most one repetition."""
+    async def run(self) -> None:
+        """From the first byte to the last.
+
+        Most requests have no body, find an idle connection, and have their whole response in one read: those wait once,
+        here, and need no other coroutine.
+        """
+        request = self._request
+        if request.body_length is not None and request.body_length > request.body_limit:
+            raise ContentTooLarge
+        try:
+            connection = self._ask_at_once()
+            if connection is None:
+                head = await self._ask()
+            else:
+                while connection.head is None and connection.error is None:
+                    await connection.arrived
+                if connection.head is not None:
+                    head = connection.head
+                else:
+                    head = await self._ask_again(connection)
+            connection = self._connection
+            assert connection is not None
+            self._note_head(head, connection)
+            if self._upload is None and connection.complete:
+                start, body = self._whole(head, connection)
+                await self._send(start)
+                await self._send(body)
+            else:
+                await self._answer(head, connection)
+        finally:
+            if self._connection is not None or self._upload is not None:
+                await self._release()
+
+    def _ask_at_once(self) -> Connection | None:
+        """Choose an endpoint; send a request without a body on an idle connection. None if it is to be waited for."""
         exchange, upstream = self._exchange, self._upstream
         exchange.upstream = upstream.name
-        endpoint = upstream.choose()
+        self._endpoint = endpoint = upstream.choose()
         exchange.endpoint = endpoint.name
-        connection = self._take_idle(endpoint)
+        self._connection = connection = self._take_idle(endpoint)
         if connection is None:
+            return None
+        exchange.connect_s = 0.0
+        if self._has_body:
+            return None
+        connection.begin(self._request.method == b"HEAD")
+        connection.write(self._render_head(endpoint))
+        connection.read_deadline = monotonic() + self._request.head_timeout_s
+        return connection
+
+    async def _ask(self) -> ResponseHead:
+        """The response's head, after at most one repetition."""
+        exchange = self._exchange
+        if self._connection is None:
             started = monotonic()
-            endpoint, connection = await upstream.acquire(endpoint)
+            self._endpoint, self._connection = await self._upstream.acquire(self._endpoint)
             exchange.connect_s = monotonic() - started
-        else:
-            exchange.connect_s = 0.0
-        self._connection = connection
+            exchange.endpoint = self._endpoint.name
+        connection = self._connection
         try:
-            return await self._attempt(endpoint, connection)
+            return await self._attempt(self._endpoint, connection)
         except StaleConnection as stale:
-            # The endpoint closed a kept connection at the moment it was used: RFC 9112 §9.3.1.
-            if not connection.reused or (connection.sent and not self._is_repeatable()):
-                raise ConnectFailed(cause=f"{endpoint.name}: closed without a response") from stale
+            return await self._repeat(connection, stale)
+
+    async def _ask_again(self, connection: Connection) -> ResponseHead:
+        """After an exchange that was begun at once and has failed."""
+        error = connection.error
+        assert error is not None
+        if not isinstance(error, StaleConnection):
+            raise error
+        return await self._repeat(connection, error)
+
+    async def _repeat(self, connection: Connection, stale: StaleConnection) -> ResponseHead:
+        """Once more on a new connection, if that does no harm.
+
+        The endpoint closed a kept connection at the moment it was used: RFC 9112 §9.3.1.
+        """
+        endpoint = self._endpoint
+        if not connection.reused or (connection.sent and not self._is_repeatable()):
+            raise ConnectFailed(cause=f"{endpoint.name}: closed without a response") from stale
         self._connection = None
         connection.release()
-        exchange.retried = True
+        self._exchange.retried = True
         endpoint.pool.retried += 1
-        endpoint, connection = await upstream.acquire(endpoint, fresh=True)
+        endpoint, connection = await self._upstream.acquire(endpoint, fresh=True)
         self._connection = connection
         try:
             return await self._attempt(endpoint, connection)
-        except StaleConnection as stale:
-            raise ConnectFailed(cause=f"{endpoint.name}: closed without a response, twice") from stale
+        except StaleConnection as again:
+            raise ConnectFailed(cause=f"{endpoint.name}: closed without a response, twice") from again
 
     def _take_idle(self, endpoint: Endpoint) -> Connection | None:
         connection = endpoint.pool.take()
@@ -203,8 +259,8 @@ class _Conversation:
     async def _attempt(self, endpoint: Endpoint, connection: Connection) -> ResponseHead:
         request = self._request
         self._exchange.endpoint = endpoint.name
-        connection.begin(head_only=request.method == b"HEAD")
-        head = render_head(request, endpoint.authority if self._upstream.sends_own_host else request.host)
+        connection.begin(request.method == b"HEAD")
+        head = self._render_head(endpoint)
         if not self._has_body:
             connection.write(head)
         else:
@@ -222,6 +278,10 @@ class _Conversation:
             connection.uploaded = False
             self._upload = asyncio.get_running_loop().create_task(self._send_rest(connection))
         return await connection.head_arrived()
+
+    def _render_head(self, endpoint: Endpoint) -> bytes:
+        request = self._request
+        return render_head(request, endpoint.authority if self._upstream.sends_own_host else request.host)
 
     def _write_first(self, connection: Connection, head: bytes, piece: bytes) -> None:
         parts = [head, *self._frame(piece)]
@@ -276,43 +336,55 @@ class _Conversation:
         if connection.head is None:
             connection.read_deadline = monotonic() + self._request.head_timeout_s
 
-    async def answer(self, head: ResponseHead) -> None:
-        """Pass the response on to the client."""
-        exchange, request, connection = self._exchange, self._request, self._connection
-        assert connection is not None
+    def _note_head(self, head: ResponseHead, connection: Connection) -> None:
+        """Account for a response that is here; TokenRevoked, TokenExpired if it came too late to begin."""
+        exchange, watch = self._exchange, self._watch
         self._first = None
         exchange.head_s = monotonic() - exchange.started
         exchange.status = head.status
-        watch = self._watch
-        if exchange.head_s > _LONG_S and watch is not None and request.method in _SAFE:
+        if exchange.head_s > _LONG_S and watch is not None and self._request.method in _SAFE:
             # Nothing was done that a repetition could do twice; of an unsafe method the client must learn the outcome.
             reason = watch.is_over(self._token)
             if reason:
                 raise ENDS[reason]()
+
+    def _start(self, head: ResponseHead) -> dict[str, Any]:
+        headers = response_lines(head, self._request.request_id)
+        return {"type": "http.response.start", "status": head.status, "headers": headers}
+
+    def _whole(self, head: ResponseHead, connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The messages of a response that is complete; the connection is free before the client is written to."""
+        start = self._start(head)
+        body = connection.take()
+        while not connection.ended:
+            body += connection.take()
+        self._connection = None
+        connection.release()
+        self._exchange.bytes_out = len(body)
+        return start, {"type": "http.response.body", "body": body, "more_body": False}
+
+    async def _answer(self, head: ResponseHead, connection: Connection) -> None:
+        """Pass a response on as it arrives, or one that is here before its request has ended."""
+        watch = self._watch
         if self._upload is not None and not connection.uploaded and head.status >= 300:
             await self._stop_upload()
-        headers = response_lines(head, request.request_id)
-        start = {"type": "http.response.start", "status": head.status, "headers": headers}
-        if not connection.complete:
-            if watch is None:
-                await self._stream(connection, start)
-                return
-            self._events = EventStream.of(head.headers)
-            watch.enter(self, self._token, lasts=self._events is not None)
-            try:
-                await self._stream(connection, start)
-            finally:
-                watch.leave(self)
-                self._ended = None  # it was raised, so it holds frames that hold this object
+        if connection.complete:
+            start, body = self._whole(head, connection)
+            await self._release()
+            await self._send(start)
+            await self._send(body)
             return
-        # All of it is here, as with most responses: the connection is free before the client is written to.
-        pieces = connection.take()
-        while not connection.ended:
-            pieces += connection.take()
-        await self.release()
-        exchange.bytes_out = len(pieces)
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": pieces, "more_body": False})
+        start = self._start(head)
+        if watch is None:
+            await self._stream(connection, start)
+            return
+        self._events = EventStream.of(head.headers)
+        watch.enter(self, self._token, lasts=self._events is not None)
+        try:
+            await self._stream(connection, start)
+        finally:
+            watch.leave(self)
+            self._ended = None  # it was raised, so it holds frames that hold this object
 
     async def _stream(self, connection: Connection, start: dict[str, Any]) -> None:
         exchange, send = self._exchange, self._send
@@ -343,7 +415,7 @@ class _Conversation:
                 return
             code = error.code if isinstance(error, GatewayError) else ""
             raise self._aborted(code, str(getattr(error, "cause", None) or error)) from error
-        await self.release()
+        await self._release()
         exchange.bytes_out += len(piece)
         await send({"type": "http.response.body", "body": piece, "more_body": False})
 
@@ -368,7 +440,7 @@ class _Conversation:
             return False
         last = b'event: gateway\ndata: {"code":"%b"}\n\n' % ended.code.encode()
         self._exchange.code = ended.code
-        await self.release()
+        await self._release()
         self._exchange.bytes_out += len(last)
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
         return True
@@ -384,7 +456,7 @@ class _Conversation:
             upload.cancel()
             await asyncio.wait([upload])
 
-    async def release(self) -> None:
+    async def _release(self) -> None:
         """Give the connection back, closed unless both messages are complete. Does nothing the second time."""
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -396,23 +468,25 @@ class _Conversation:
 def render_head(request: UpstreamRequest, host: bytes) -> bytes:
     """The request's head as bytes.
 
-    Raises `BadRequest` if any value of the client's holds CR, LF or NUL, or the request line a space too many: by
-    counting the lines, which finds them wherever they are and costs three scans in C.
+    Raises `BadRequest` if anything of the client's holds CR, LF or NUL, or the request line a space too many.
     """
     length = request.body_length
     if length is None:
-        framing = b"\r\ntransfer-encoding: chunked"
+        framing = b"\r\ntransfer-encoding: chunked\r\n"
     elif length >= 0:
-        framing = b"\r\ncontent-length: %d" % length
+        framing = b"\r\ncontent-length: %d\r\n" % length
     else:
-        framing = b""
-    parts = [request.method, b" ", request.target, b" HTTP/1.1\r\nhost: ", host, framing, b"\r\n"]
-    for name, value in request.headers:
-        parts += (name, b": ", value, b"\r\n")
-    head = b"".join(parts)
-    lines = len(request.headers) + (3 if framing else 2)
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head:
+        framing = b"\r\n"
+    target = request.target
+    said: list[bytes] = [request.method, target, host]
+    parts: list[bytes] = [request.method, b" ", target, b" HTTP/1.1\r\nhost: ", host, framing]
+    for pair in request.headers:
+        said += pair
+        parts += (pair[0], b": ", pair[1], b"\r\n")
+    text = b"".join(said)
+    if _LF in text or _CR in text or _NUL in text:
         raise BadRequest("The request holds a line break where none may be.")
-    if b" " in request.target or not request.target or request.method == b"CONNECT":
+    if b" " in target or not target or request.method == b"CONNECT":
         raise BadRequest("The request line cannot be forwarded.")
-    return b"".join((head, request.lines, b"\r\n"))
+    parts += (request.lines, b"\r\n")
+    return b"".join(parts)

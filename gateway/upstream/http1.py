@@ -49,7 +49,6 @@ class Connection(PlainProtocol):
     """One connection and the exchange it is in. Owner: its pool while idle, the request that holds it otherwise."""
 
     __slots__ = (
-        "_arrived",
         "_buffered",
         "_chunked",
         "_drained",
@@ -60,6 +59,7 @@ class Connection(PlainProtocol):
         "_loop",
         "_paused",
         "_pieces",
+        "arrived",
         "busy",
         "closed",
         "complete",
@@ -86,7 +86,7 @@ class Connection(PlainProtocol):
         self._loop = loop
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
-        self._arrived: Bell = Bell(loop)  # rung when anything has changed for the request that holds the connection
+        self.arrived: Bell = Bell(loop)  # rung when anything has changed for the request that holds the connection
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._chunked: ChunkedBody | None = None
@@ -116,7 +116,7 @@ class Connection(PlainProtocol):
 
     # --- the exchange, driven by the request that holds the connection ------------------------------------------------
 
-    def begin(self, *, head_only: bool) -> None:
+    def begin(self, head_only: bool) -> None:
         """Start an exchange on a connection just taken from the pool."""
         self.exchanges += 1
         if self.exchanges > 1:
@@ -170,7 +170,7 @@ class Connection(PlainProtocol):
         while self.head is None:
             if self.error is not None:
                 raise self.error
-            await self._arrived.wait()
+            await self.arrived
         return self.head
 
     async def read(self) -> bytes:
@@ -180,7 +180,7 @@ class Connection(PlainProtocol):
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._arrived.wait()
+            await self.arrived
         return self.take()
 
     def take(self) -> bytes:
@@ -214,7 +214,7 @@ class Connection(PlainProtocol):
 
     def interrupt(self, error: Exception) -> None:
         """End a response that is being streamed, for a reason that has nothing to do with it."""
-        if not self._arrived.is_awaited and self.holder is not None:
+        if not self.arrived.is_awaited and self.holder is not None:
             # The holder waits for its client to read, and would not see the error before it does.
             self.stalled = True
             self.holder.cancel()
@@ -245,7 +245,7 @@ class Connection(PlainProtocol):
         if now < self.read_deadline and now < self.write_deadline:
             return
         self.read_deadline = self.write_deadline = _NEVER
-        if not self._arrived.is_awaited and self._drained is None and self.holder is not None:
+        if not self.arrived.is_awaited and self._drained is None and self.holder is not None:
             # Nothing of ours is being waited for: the client is not reading.
             self.stalled = True
             self.holder.cancel()
@@ -256,7 +256,7 @@ class Connection(PlainProtocol):
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        self._arrived.ring()
+        self.arrived.ring()
 
     # --- the protocol, driven by the event loop -----------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class Connection(PlainProtocol):
         except MalformedResponse as malformed:
             self._break(str(malformed))
             return
-        self._arrived.ring()
+        self.arrived.ring()
 
     def _receive_head(self, data: bytes) -> None:
         if self._head_bytes:
