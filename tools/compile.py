@@ -7,6 +7,8 @@ Nothing in the source speaks Cython. What it needs to know beyond Python is read
     a class with `__slots__`, or a dataclass with `slots=True`   an extension type: attributes are fields of a struct
     a plain method or function of a compiled module              can be called without going through Python (`cpdef`)
     an annotation that names an extension type                   such calls, and such fields, in other modules too
+    an annotation that names one of the builtins in `EXACT`      its own look-ups and methods, without a call by name
+    a module's `NAME: Final = 58`                                the number itself, where the name is read
 
 Every other annotation is blanked out before Cython reads the file, because Cython takes some of them for more than
 they say here (`float` for a C double, which no None and no int can be). Blanked, not removed: the line numbers of a
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXACT = frozenset({"bytes", "list"})  # builtin types whose annotations here hold to the letter: no subclass is meant
+# Builtin types whose annotations here hold to the letter: no subclass is meant, and Cython refuses one.
+EXACT = frozenset({"bytes", "dict", "list", "set"})
 DROPPED_BASES = ("PlainProtocol", "Generic[T]")  # they mean something to the type checker only
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -52,6 +56,7 @@ class Module:
     types: dict[str, ast.ClassDef] = field(default_factory=dict)  # its own extension types
     visible: dict[str, TypeName] = field(default_factory=dict)  # extension types by the name they have here
     functions: dict[str, TypeName] = field(default_factory=dict)  # imported functions that can be called directly
+    numbers: dict[str, bytes] = field(default_factory=dict)  # whole numbers that nothing changes, as they are written
 
     @property
     def file(self) -> str:
@@ -94,13 +99,16 @@ def dataclass_options(cls: ast.ClassDef) -> set[str] | None:
 
 
 def find_types(modules: dict[str, Module]) -> None:
-    """Fill in `types` and `visible`; a class is one only if its bases are."""
+    """Fill in what else a module knows; a class is an extension type only if its bases are."""
     for module in modules.values():  # in the order of imports
+        module.numbers |= numbers_in(module.tree.body)
         for node in module.tree.body:
             if isinstance(node, ast.ImportFrom) and node.module in modules:
                 imported = modules[node.module]
                 for alias in node.names:
                     here = alias.asname or alias.name
+                    if alias.name in imported.numbers:
+                        module.numbers[here] = imported.numbers[alias.name]
                     if alias.name in imported.types:
                         module.visible[here] = (imported.name, alias.name)
                     elif alias.name in imported.visible:
@@ -112,6 +120,19 @@ def find_types(modules: dict[str, Module]) -> None:
                 if all(base in module.visible or base in DROPPED_BASES for base in bases):
                     module.types[node.name] = node
                     module.visible[node.name] = (module.name, node.name)
+
+
+def numbers_in(body: list[ast.stmt]) -> dict[str, bytes]:
+    """The names of a module's body that are `Final` and one literal whole number."""
+    return {
+        node.target.id: ast.unparse(node.value).encode()
+        for node in body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and node.value is not None
+        and ast.unparse(node.annotation) == "Final"
+        and re.fullmatch(r"-?[0-9]{1,9}", ast.unparse(node.value))
+    }
 
 
 def direct_in(body: list[ast.stmt]) -> list[ast.FunctionDef]:
@@ -143,6 +164,11 @@ def type_name(annotation: ast.expr | None, module: Module) -> str | None:
     if isinstance(annotation, ast.Name) and (annotation.id in module.visible or annotation.id in EXACT):
         return annotation.id
     return None
+
+
+def is_kept(annotation: ast.expr, module: Module) -> bool:
+    """Whether a local variable's annotation stands: a `float` that is not optional may be a number of C as well."""
+    return type_name(annotation, module) is not None or ast.unparse(annotation) == "float"
 
 
 def declaration(module: Module) -> str:
@@ -214,7 +240,10 @@ def signature(function: ast.FunctionDef, module: Module) -> str:
 
 
 def prepared_source(module: Module) -> str:
-    """The source with every annotation blanked out that does not name one of these types, and without `slots=True`."""
+    """The source without what Cython should not read, and with numbers in place of their names.
+
+    Every annotation is blanked out that does not name one of these types, and so is `slots=True`.
+    """
     lines = [line.encode() for line in module.source.splitlines(keepends=True)]
     in_classes = {each for cls in ast.walk(module.tree) if isinstance(cls, ast.ClassDef) for each in cls.body}
     scopes = [module.tree.body, *(cls.body for cls in module.types.values())]
@@ -228,8 +257,12 @@ def prepared_source(module: Module) -> str:
         elif isinstance(node, Function) and node.returns is not None:
             blank(lines, node.returns, before=b"->")
         elif isinstance(node, ast.AnnAssign) and node.value is not None and node not in in_classes:
-            if type_name(node.annotation, module) not in module.visible or isinstance(node.target, ast.Attribute):
+            if isinstance(node.target, ast.Attribute) or not is_kept(node.annotation, module):
                 blank(lines, node.annotation, before=b":")
+            elif isinstance(node.annotation, ast.Subscript):
+                blank(lines, node.annotation.slice, before=b"[", and_after=1)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in module.numbers:
+            write_in(lines, node, module.numbers[node.id])
         elif isinstance(node, ast.ClassDef) and node.name in module.types:
             for base in DROPPED_BASES:
                 lines[node.lineno - 1] = lines[node.lineno - 1].replace(f"({base})".encode(), b"")
@@ -250,6 +283,13 @@ def blank(lines: list[bytes], node: ast.expr, before: bytes, and_after: int = 0)
         start = line.rindex(before, 0, node.col_offset) if at == first else 0
         end = node.end_col_offset + and_after if at == last else len(line.rstrip(b"\r\n"))
         lines[at] = line[:start] + b" " * (end - start) + line[end:]
+
+
+def write_in(lines: list[bytes], name: ast.Name, number: bytes) -> None:
+    """Put a number over a name that is no shorter; no column moves, and a name inside an f-string is left alone."""
+    line, start, end = lines[name.lineno - 1], name.col_offset, name.col_offset + len(name.id)
+    if line[start:end] == name.id.encode() and len(number) <= len(name.id):
+        lines[name.lineno - 1] = line[:start] + number.ljust(len(name.id)) + line[end:]
 
 
 # --- the build --------------------------------------------------------------------------------------------------------
