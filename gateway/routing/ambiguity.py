@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.config.schema import Ambiguity
@@ -25,14 +26,10 @@ from gateway.errors import BadRequest
 Segments = tuple[bytes, ...]
 """What stands between the slashes, percent-decoded; the first is empty, and the last too if a slash ends the path."""
 
-is_plain = re.compile(rb"(?:/(?!\.)[!\"$&-.0-:<->@-\[\]-~]+)+/?|/").fullmatch
-"""Whether every server reads a raw path alike without further thought: one pass, no backtracking.
-
-Names that begin with a dot, parameters (`;`) and anything percent-encoded are left to the closer look of `kinds_of`.
-"""
-
 _LONGEST = 64  # segments of an ambiguous path; its readings are all compared, so their number and length are bounded
 _PRINTABLE = bytes(range(0x21, 0x7F))
+_PERCENT: Final = 0x25
+_MARKED = bytes(c if c in _PRINTABLE and c not in b"#;?\\" else _PERCENT for c in range(256)).replace(b".", b"/")
 _NEVER_RAW = re.compile(rb"[?#]")
 # Begins with the literal `%`, which the regex engine finds fast. `(?:25)*` sees through repeated encoding.
 _NEVER_ENCODED = re.compile(
@@ -60,6 +57,20 @@ PHRASES: dict[Ambiguity, str] = {
     "empty_segments": "empty segments",
 }
 """Each kind in words, for messages."""
+
+
+def is_plain(raw_path: bytes) -> bool:
+    """Whether every server reads a raw path alike without further thought.
+
+    Segments that begin with a dot, empty ones but for the last, parameters (`;`) and anything percent-encoded are left
+    to the closer look of `kinds_of`.
+    """
+    marked = raw_path.translate(_MARKED)
+    if _PERCENT in marked or not raw_path.startswith(b"/"):
+        return False
+    # One search for most paths: where dots count as slashes, only names like `a..b` and `a.` need two more. By
+    # `partition`, because `in` and `find` cost several times as much to be called.
+    return not marked.partition(b"//")[1] or not (raw_path.partition(b"//")[1] or raw_path.partition(b"/.")[1])
 
 
 def kinds_of(raw_path: bytes) -> frozenset[Ambiguity]:

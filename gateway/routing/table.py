@@ -117,7 +117,7 @@ class RouteTable(Generic[T]):
         accept.
         """
         trees = self._remembered.get(host) or self._trees(host)
-        if is_plain(raw_path) is None:
+        if not is_plain(raw_path):
             return self._match_closely(method, trees, raw_path)
         segments = raw_path.split(b"/")
         for tree in trees:
@@ -185,7 +185,7 @@ class RouteTable(Generic[T]):
             raise BadRequest("The path could be read as that of another route.")
 
 
-def _find(node: _Node[T], segments: Sequence[bytes], at: int, method: str) -> _Entry[T] | None:
+def _find(node: _Node[T], segments: list[bytes], at: int, method: str) -> _Entry[T] | None:
     """The most specific route below `node` for `segments[at:]` that accepts the method.
 
     One visit per segment; less specific branches are visited only when the more specific one comes to nothing.
@@ -213,8 +213,9 @@ def _find(node: _Node[T], segments: Sequence[bytes], at: int, method: str) -> _E
 
 
 def _first(trees: tuple[_Node[T], ...], segments: Segments, method: str) -> _Entry[T] | None:
+    names = list(segments)
     for tree in trees:
-        entry = _find(tree, segments, 1, method)
+        entry = _find(tree, names, 1, method)
         if entry is not None:
             return entry
     return None

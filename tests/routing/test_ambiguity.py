@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 
 import pytest
@@ -258,3 +259,25 @@ def test_any_text_can_be_asked_for(text: str) -> None:
         assert any(ord(character) < 0x20 or ord(character) == 0x7F or character == "%" for character in text)
     if certain:
         assert split(b"/x" + encoded) == (b"", b"x" + text.encode("utf-8", "ignore"))
+
+
+_PLAIN = re.compile(rb"(?:/(?!\.)[!\"$&-.0-:<->@-\[\]-~]+)+/?|/")
+
+
+@given(
+    st.binary(max_size=12)
+    | HOSTILE
+    | st.text('/.ab;%\\"#?', max_size=12).map(str.encode)
+    | st.lists(st.sampled_from([b"a", b"a.b", b"a..b", b".", b"..", b".a", b"a.", b""])).map(b"/".join)
+)
+def test_the_short_way_is_as_wide_as_its_grammar(raw_path: bytes) -> None:
+    """A plain path is segments of plain characters that do not begin with a dot, and none is empty but the last."""
+    assert is_plain(raw_path) == bool(_PLAIN.fullmatch(raw_path))
+    assert is_plain(b"/" + raw_path) == bool(_PLAIN.fullmatch(b"/" + raw_path))
+
+
+def test_every_octet_is_judged_as_the_grammar_says() -> None:
+    """In the middle of a name, and as the only one of its segment."""
+    for octet in range(256):
+        for raw_path in (b"/a%cb" % octet, b"/a/%c" % octet, b"%c" % octet):
+            assert is_plain(raw_path) == bool(_PLAIN.fullmatch(raw_path)), raw_path
