@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_TO_SPACE = bytes(c if 0x20 <= c < 0x7F and c not in b'"\\' else ord(" ") for c in range(256))
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -37,3 +39,9 @@ class Exchange:
     close_code: int = 0  # of a WebSocket, as the client was told or told us; 1006: without a word
     retried: bool = False  # a stale keep-alive connection was replaced
     token_cached: bool = False  # the signature was remembered, not computed
+    is_clean: bool = False  # JSON shows the request id and the path as they are; False: nobody has looked
+
+
+def is_clean(text: bytes) -> bool:
+    """Whether JSON in ASCII shows a text as it is: printable ASCII without a quotation mark or a backslash."""
+    return text.translate(_TO_SPACE) == text

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any
 
 from gateway.fields import Header
-from gateway.telemetry.exchange import Exchange
+from gateway.telemetry.exchange import Exchange, is_clean
 from gateway.upstream.headers import request_id
 from gateway.upstream.peer import Peer, Peers
 
@@ -14,7 +14,8 @@ from gateway.upstream.peer import Peer, Peers
 def open_exchange(scope: dict[str, Any], peers: Peers, route: str = "") -> tuple[Exchange, Peer, bytes, bytes]:
     """The record of the request of an ASGI scope, its caller, its Host as received (b"" without one), and its id."""
     headers: list[Header] = scope["headers"]
-    host = b""
+    path: bytes = scope["raw_path"]
+    host: bytes = b""
     for name, value in headers:
         if name == b"host":
             host = value
@@ -23,13 +24,14 @@ def open_exchange(scope: dict[str, Any], peers: Peers, route: str = "") -> tuple
     port = (server[1] or 0) if server else 0
     peer = peers.resolve(client[0] if client else "", scope["scheme"], host, port, headers)
     identifier = request_id(headers, peer.trusted)
-    exchange = Exchange(
-        started=monotonic(),
-        method=scope["method"],
-        host=host.decode("latin-1"),
-        path=scope["raw_path"].decode("latin-1"),
-        client=peer.client_ip,
-        request_id=identifier.decode(),
-        route=route,
+    exchange = Exchange(  # by position, which costs half of what names do
+        monotonic(),
+        scope["method"],
+        host.decode("latin-1"),
+        path.decode("latin-1"),
+        peer.client_ip,
+        identifier.decode("ascii"),
+        route,
     )
+    exchange.is_clean = is_clean(path)  # as every id is that `request_id` gives
     return exchange, peer, host, identifier

@@ -68,7 +68,7 @@ class Peers:
     def resolve(self, address: str, scheme: str, host: bytes, port: int, headers: Sequence[Header]) -> Peer:
         """The caller behind a connection from `address` ("" when it has none) to our `port`, asking for `host`."""
         key = (address, scheme, host, port)
-        peer = self._memo.get(key)
+        peer: Peer | None = self._memo.get(key)
         if peer is None:
             peer = self._from_connection(address, scheme.encode(), host, b"%d" % port)
             if len(host) <= _MEMO_HOST_BYTES:

@@ -44,3 +44,12 @@ def test_a_unix_socket_has_no_addresses(changes: dict[str, Any]) -> None:
     exchange, _, host, _ = open_exchange(scope(**changes), Peers(()))
     assert (exchange.host, host) == ("", b"")
     assert exchange.client in ("unknown", "192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "is_clean"),
+    [(b"/a%20b", True), (b'/a"b', False), (b"/a\\b", False), (b"/\xe9", False), (b"/\t", False)],
+)
+def test_the_record_says_whether_its_texts_are_clean(raw_path: bytes, is_clean: bool) -> None:
+    """So that the log need not look at them again."""
+    assert open_exchange(scope(raw_path=raw_path), Peers(()))[0].is_clean == is_clean

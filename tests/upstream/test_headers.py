@@ -1,6 +1,8 @@
 """What passes from the client's head to the upstream's, and back; above all what never does."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -322,3 +324,22 @@ def test_lines_and_pairs_of_a_response_agree(fields: list[bytes], framing: bytes
     assert [pair for pair in sent if pair[0] != b"date"] == [pair for pair in pairs if pair[0] != b"date"]
     assert len([pair for pair in sent if pair[0] == b"date"]) == len(dated) > 0
     assert sent.length == (5 if b"Content-Length" in framing and status != 204 else -1)
+
+
+_FORKED = """
+import os
+from gateway.upstream.headers import request_id
+made = [request_id([], False) for _ in range(1000)]
+reader, writer = os.pipe()
+if not os.fork():
+    os.write(writer, request_id([], False))
+    os._exit(0)
+os.wait()
+print(len(set(made)), os.read(reader, 32) != request_id([], False))
+"""
+
+
+def test_no_id_comes_twice_not_even_to_a_forked_process() -> None:
+    """Though they are made for many requests at once."""
+    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1000", "True"]
