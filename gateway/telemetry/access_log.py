@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as quoted
+from typing import Final
 
 from gateway.config.schema import AccessLog as AccessLogConfig
 from gateway.telemetry.exchange import Exchange
@@ -30,9 +31,11 @@ logger = logging.getLogger("gateway.access_log")
 FLUSH_S = 0.1
 PENDING_LINES = 20_000  # about 8 MiB; two seconds at 10,000 requests a second
 CLOSE_S = 2.0  # for the last lines, at the end
-LONGEST_TEXT = 1024  # of a field that the client chose: a line stays below PIPE_BUF, so workers' lines never mix
+LONGEST_TEXT: Final = 1024  # of a field that the client chose: a line stays below PIPE_BUF, so workers' lines never mix
 DIGESTS = 10_000  # remembered
 NAMES = 10_000  # remembered in quotes: of callers, hosts, routes, upstreams; they come again and again
+# Tables of small numbers cost a quarter of what formatting does.
+_DIGITS = {number: str(number) for number in range(1000)}
 _THOUSANDTHS = tuple(f".{number:03d}" for number in range(1000))
 
 
@@ -64,7 +67,7 @@ class AccessLog:
         self._pending: list[str] = []
         self._digests: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        self._second = -1
+        self._second = -1.0
         self._prefix = ""
         self.dropped = 0
         self.recorded = 0
@@ -81,36 +84,51 @@ class AccessLog:
 
     def render(self, exchange: Exchange, now: float) -> str:
         """The line: ASCII JSON, one line whatever the client sent, ending in a line break."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
+        since: float = now - self._second
+        if not 0.0 <= since < 1.0:
+            self._begin_second(int(now))
+            since = now - self._second
         e = exchange
-        path = e.path if len(e.path) <= LONGEST_TEXT else e.path[:LONGEST_TEXT] + "…"
-        host = e.host if len(e.host) <= LONGEST_TEXT else e.host[:LONGEST_TEXT] + "…"
-        line = (
-            f'{self._prefix}{_THOUSANDTHS[int((now - second) * 1000)]}Z","request_id":'
-            f'{quoted(e.request_id[:LONGEST_TEXT])},"client":{self._name(e.client)},"method":{self._name(e.method)}'
-            f',"host":{self._name(host)},"path":{quoted(path)},"route":{self._name(e.route)},"status":{e.status}'
-            f',"duration_ms":{_ms(e.duration_s)},"bytes_in":{e.bytes_in},"bytes_out":{e.bytes_out}'
-        )
+        digits: dict[int, str] = _DIGITS
+        request_id, path, host = e.request_id, e.path, e.host
+        if not e.is_clean or len(path) > LONGEST_TEXT:
+            request_id = quoted(request_id[:LONGEST_TEXT])[1:-1]
+            path = quoted(path if len(path) <= LONGEST_TEXT else path[:LONGEST_TEXT] + "…")[1:-1]
+        if len(host) > LONGEST_TEXT:
+            host = host[:LONGEST_TEXT] + "…"
+        seconds: float = e.duration_s
+        took = int(seconds * 1e6 + 0.5)
+        upstream = caller = ending = ""
         if e.upstream:
-            line += f',"upstream":{self._name(e.upstream)},"endpoint":{self._name(e.endpoint)}'
-            if e.head_s >= 0:
-                line += f',"head_ms":{_ms(e.head_s)}'
-            if e.connect_s >= 0:
-                line += f',"connect_ms":{_ms(e.connect_s)}'
-            if e.retried:
-                line += ',"retried":true'
+            upstream, endpoint = self._name(e.upstream), self._name(e.endpoint)
+            if e.head_s >= 0 and e.connect_s >= 0 and not e.retried:  # the usual, in one piece
+                seconds = e.head_s
+                head = int(seconds * 1e6 + 0.5)
+                seconds = e.connect_s
+                connect = int(seconds * 1e6 + 0.5)
+                upstream = (
+                    f',"upstream":{upstream},"endpoint":{endpoint}'
+                    f',"head_ms":{digits.get(head // 1000) or head // 1000}{_THOUSANDTHS[head % 1000]}'
+                    f',"connect_ms":{digits.get(connect // 1000) or connect // 1000}{_THOUSANDTHS[connect % 1000]}'
+                )
+            else:
+                upstream = f',"upstream":{upstream},"endpoint":{endpoint}{_attempt(e)}'
         if e.issuer:
-            line += f',"issuer":{self._name(e.issuer)}{self._subject_member(e.subject)}'
-        if e.close_code:
-            line += f',"close_code":{e.close_code:d}'
-        if e.code:
-            line += f',"code":{quoted(e.code)}'
-        if e.cause:
-            line += f',"cause":{quoted(e.cause[:LONGEST_TEXT])}'
-        return line + "}\n"
+            caller = f',"issuer":{self._name(e.issuer)}{self._subject_member(e.subject)}'
+        if e.close_code or e.code or e.cause:
+            ending = _ending(e)
+        return (
+            f'{self._prefix}{_THOUSANDTHS[int(since * 1000)]}Z","request_id":"{request_id}","client":'
+            f'{self._name(e.client)},"method":{self._name(e.method)},"host":{self._name(host)},"path":"{path}","route":'
+            f'{self._name(e.route)},"status":{digits.get(e.status) or e.status}'
+            f',"duration_ms":{digits.get(took // 1000) or took // 1000}{_THOUSANDTHS[took % 1000]}'
+            f',"bytes_in":{digits.get(e.bytes_in) or e.bytes_in},"bytes_out":{digits.get(e.bytes_out) or e.bytes_out}'
+            f"{upstream}{caller}{ending}}}\n"
+        )
+
+    def _begin_second(self, second: int) -> None:
+        self._second = float(second)
+        self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
 
     def _name(self, text: str) -> str:
         """`quoted`, remembered."""
@@ -122,16 +140,19 @@ class AccessLog:
         return name
 
     def _subject_member(self, subject: str) -> str:
+        member = self._digests.get(subject)
+        return self._new_subject_member(subject) if member is None else member
+
+    def _new_subject_member(self, subject: str) -> str:
+        """As configured; remembered where it is a digest."""
         if not subject or self._subject == "none":
             return ""
         if self._subject == "plain":
             return f',"subject":{quoted(subject[:LONGEST_TEXT])}'
-        member = self._digests.get(subject)
-        if member is None:
-            if len(self._digests) >= DIGESTS:
-                self._digests.clear()
-            digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).hexdigest()
-            member = self._digests[subject] = f',"subject":"{digest}"'
+        if len(self._digests) >= DIGESTS:
+            self._digests.clear()
+        digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).hexdigest()
+        member = self._digests[subject] = f',"subject":"{digest}"'
         return member
 
     async def run(self) -> None:
@@ -164,7 +185,29 @@ class AccessLog:
         yield Sample("gateway_access_log_dropped_total", {}, self.dropped + lost)
 
 
+def _attempt(exchange: Exchange) -> str:
+    """The members of an attempt that got only so far, or was made twice."""
+    members = ""
+    if exchange.head_s >= 0:
+        members += f',"head_ms":{_ms(exchange.head_s)}'
+    if exchange.connect_s >= 0:
+        members += f',"connect_ms":{_ms(exchange.connect_s)}'
+    return members + ',"retried":true' if exchange.retried else members
+
+
+def _ending(exchange: Exchange) -> str:
+    """The members of an end that is not the usual one."""
+    members = ""
+    if exchange.close_code:
+        members += f',"close_code":{exchange.close_code:d}'
+    if exchange.code:
+        members += f',"code":{quoted(exchange.code)}'
+    if exchange.cause:
+        members += f',"cause":{quoted(exchange.cause[:LONGEST_TEXT])}'
+    return members
+
+
 def _ms(seconds: float) -> str:
-    """Milliseconds with three decimals; a table of them costs half of what formatting does."""
+    """Milliseconds with three decimals; `render` has it written out."""
     microseconds = int(seconds * 1e6 + 0.5)
     return f"{microseconds // 1000}{_THOUSANDTHS[microseconds % 1000]}"

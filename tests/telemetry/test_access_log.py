@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.config.schema import AccessLog as AccessLogConfig
 from gateway.telemetry import access_log
 from gateway.telemetry.access_log import AccessLog
-from gateway.telemetry.exchange import Exchange
+from gateway.telemetry.exchange import Exchange, is_clean
 
 NOW = 1_700_000_000.1239
 
@@ -221,3 +221,80 @@ def test_a_websocket_says_how_it_was_closed() -> None:
     line = _line(_exchange(status=101, close_code=1008, code="token_revoked"))
     assert (line["status"], line["close_code"], line["code"]) == (101, 1008, "token_revoked")
     assert "close_code" not in _line(_exchange())
+
+
+def _plainly(e: Exchange) -> str:
+    """The line as one would write it without haste."""
+
+    def ms(seconds: float) -> str:
+        microseconds = int(seconds * 1e6 + 0.5)
+        return f"{microseconds // 1000}.{microseconds % 1000:03d}"
+
+    def cut(text: str) -> str:
+        return text if len(text) <= 1024 else text[:1024] + "…"
+
+    members = [
+        ("time", json.dumps("2023-11-14T22:13:20.123Z")),
+        ("request_id", json.dumps(e.request_id[:1024])),
+        *((name, json.dumps(getattr(e, name))) for name in ("client", "method")),
+        *((name, json.dumps(cut(getattr(e, name)))) for name in ("host", "path")),
+        ("route", json.dumps(e.route)),
+        ("status", str(e.status)),
+        ("duration_ms", ms(e.duration_s)),
+        ("bytes_in", str(e.bytes_in)),
+        ("bytes_out", str(e.bytes_out)),
+    ]
+    if e.upstream:
+        members += [("upstream", json.dumps(e.upstream)), ("endpoint", json.dumps(e.endpoint))]
+        members += [("head_ms", ms(e.head_s))] * (e.head_s >= 0) + [("connect_ms", ms(e.connect_s))] * (
+            e.connect_s >= 0
+        )
+        members += [("retried", "true")] * e.retried
+    if e.issuer:
+        members += [("issuer", json.dumps(e.issuer))]
+        members += [("subject", json.dumps(e.subject[:1024]))] * bool(e.subject)
+    members += [("close_code", str(e.close_code))] * bool(e.close_code)
+    members += [("code", json.dumps(e.code))] * bool(e.code)
+    members += [("cause", json.dumps(e.cause[:1024]))] * bool(e.cause)
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}\n"
+
+
+_TEXT = st.text() | st.sampled_from(["a" * 1024, "é" * 1025, "\x7f", '"', "\\", "\ud800", "\U0001f511"])
+_SECONDS = st.sampled_from([-1.0, 0.0, 0.0000004, 0.0009996, 0.9999999, 1.0, 86_400.5]) | st.floats(0, 1e5)
+_COUNT = st.sampled_from([0, 1, 999, 1000]) | st.integers(0, 2**63)
+
+
+@given(
+    st.fixed_dictionaries(
+        dict.fromkeys(("host", "path", "client", "request_id", "route", "upstream", "endpoint"), _TEXT)
+        | dict.fromkeys(("issuer", "subject", "code", "cause"), _TEXT)
+        | dict.fromkeys(("duration_s", "head_s", "connect_s"), _SECONDS)
+        | dict.fromkeys(("bytes_in", "bytes_out"), _COUNT)
+        | {"status": st.integers(0, 1100), "close_code": st.integers(0, 5000), "retried": st.booleans()}
+    )
+)
+def test_the_quick_way_writes_what_the_plain_way_writes(facts: dict[str, Any]) -> None:
+    """Byte for byte, whatever the facts; where request id and path are clean, with that knowledge and without it."""
+    exchange = _exchange(**facts)
+    log = _log(subject="plain")
+    assert log.render(exchange, NOW) == _plainly(exchange)
+    exchange.is_clean = is_clean((exchange.path + exchange.request_id).encode("utf-8", "backslashreplace"))
+    assert log.render(exchange, NOW) == _plainly(exchange)
+
+
+@given(st.text(max_size=20) | st.text('az "\\\x1f\x7f/~%', max_size=20))
+def test_a_clean_text_is_what_json_shows_as_it_is(text: str) -> None:
+    """Neither more nor less."""
+    assert is_clean(text.encode()) == (json.dumps(text) == f'"{text}"')
+
+
+def test_a_line_says_the_second_it_was_written_in() -> None:
+    """The part that is remembered follows the clock, forwards and backwards."""
+    log = _log()
+    for moment, shown in (
+        (1.0, "00:00:01.000"),
+        (1.9999, "00:00:01.999"),
+        (2.0, "00:00:02.000"),
+        (0.5, "00:00:00.500"),
+    ):
+        assert json.loads(log.render(_exchange(), moment))["time"] == f"1970-01-01T{shown}Z"
