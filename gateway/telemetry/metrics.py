@@ -46,17 +46,30 @@ Labels = tuple[tuple[str, str], ...]
 Numbers = dict[tuple[str, Labels], float]
 
 
+class _Count:
+    """A number that grows; its owner looks it up once, to read and to write."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
 class _RouteNumbers:
     """What is counted of one route; "" is the route of requests that matched none."""
 
     __slots__ = ("bytes_in", "bytes_out", "counts", "durations", "heads")
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, int, str], int] = {}  # by method, status, code
+        self.counts: dict[tuple[str, int, str], _Count] = {}  # by method, status, code
         self.durations: Histogram = Histogram(DURATIONS_S)
         self.heads: Histogram = Histogram(DURATIONS_S)
         self.bytes_in = 0
         self.bytes_out = 0
+
+    def count_of(self, method: str, status: int, code: str) -> _Count:
+        """Where requests of this kind are counted. Methods come from strangers: those we do not know share a label."""
+        return self.counts.setdefault((method if method in METHODS else "OTHER", status, code), _Count())
 
 
 class RequestMetrics:
@@ -73,9 +86,10 @@ class RequestMetrics:
         numbers: _RouteNumbers | None = self._routes.get(exchange.route)
         if numbers is None:
             numbers = self._routes[exchange.route] = _RouteNumbers()
-        method = exchange.method if exchange.method in METHODS else "OTHER"
-        key = (method, exchange.status, exchange.code)
-        numbers.counts[key] = numbers.counts.get(key, 0) + 1
+        count: _Count | None = numbers.counts.get((exchange.method, exchange.status, exchange.code))
+        if count is None:
+            count = numbers.count_of(exchange.method, exchange.status, exchange.code)
+        count.number += 1
         if exchange.status != SWITCHED:
             numbers.durations.observe(exchange.duration_s)
         if exchange.head_s >= 0:
@@ -91,9 +105,8 @@ class RequestMetrics:
         for route, numbers in list(self._routes.items()):
             labels = {"route": route}
             for (method, status, code), count in list(numbers.counts.items()):
-                yield Sample(
-                    "gateway_requests_total", {**labels, "method": method, "status": str(status), "code": code}, count
-                )
+                told = {**labels, "method": method, "status": str(status), "code": code}
+                yield Sample("gateway_requests_total", told, count.number)
             yield from numbers.durations.samples("gateway_request_duration_seconds", labels)
             yield from numbers.heads.samples("gateway_upstream_head_seconds", labels)
             yield Sample("gateway_request_body_bytes_total", labels, numbers.bytes_in)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 import gateway
 from gateway.denylist.status import COUNTERS
 from gateway.telemetry.catalogue import CATALOGUE, family_of
 from gateway.telemetry.exchange import Exchange
-from gateway.telemetry.metrics import RequestMetrics, Scrape, merge, number, render
+from gateway.telemetry.metrics import DURATIONS_S, RequestMetrics, Scrape, merge, number, render
 from gateway.telemetry.runtime import Runtime
 from gateway.telemetry.sample import Histogram, Sample
 
@@ -199,3 +201,24 @@ def test_a_websocket_is_counted_without_a_duration() -> None:
     assert found["gateway_request_body_bytes_total", (("route", "chat"),)] == 5
     labels = (("code", ""), ("method", "GET"), ("route", "chat"), ("status", "101"))
     assert found["gateway_requests_total", labels] == 1
+
+
+@given(st.lists(st.floats(0, 60) | st.sampled_from(DURATIONS_S)))
+def test_a_bound_holds_what_is_not_above_it(observed: list[float]) -> None:
+    """Each bucket counts the observations up to its bound, the bound included; the last one counts all."""
+    histogram = Histogram(DURATIONS_S)
+    for seconds in observed:
+        histogram.observe(seconds)
+    shown = {sample.labels.get("le", sample.name): sample.value for sample in histogram.samples("h", {})}
+    for bound in DURATIONS_S:
+        assert shown[repr(bound)] == sum(seconds <= bound for seconds in observed)
+    assert shown["+Inf"] == shown["h_count"] == len(observed)
+
+
+def test_unknown_methods_share_one_label() -> None:
+    """However many a stranger makes up, they are one number."""
+    metrics = RequestMetrics()
+    for method in ("BREW", "brew", "get", ""):
+        metrics.record(_exchange(method=method, status=404))
+    counted = [sample for sample in metrics.samples() if sample.name == "gateway_requests_total"]
+    assert [(sample.labels["method"], sample.value) for sample in counted] == [("OTHER", 4)]
