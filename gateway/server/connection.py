@@ -158,6 +158,22 @@ class ClientConnection(PlainProtocol):
         self._since = self.listener.tick
         self._resume_reading()
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where the client is."""
+        return self._transport
+
+    def unread_body(self, cycle: Cycle) -> int:
+        """Bytes of this request's body that nobody but its reader needs to see; 0 if there are none."""
+        return 0
+
+    def reading_poured(self) -> None:
+        """Somebody else reads what comes: not paused, as far as the time for it goes."""
+        self._read_paused = False
+
+    def body_poured(self, count: int) -> None:
+        """Some of the body was read by somebody else."""
+
     def _pause_reading(self) -> None:
         if not self._read_paused and not self._transport.is_closing():
             self._read_paused = True

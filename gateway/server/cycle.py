@@ -22,6 +22,7 @@ from gateway.errors import GatewayError, Unexpected
 from gateway.fields import FieldLines
 from gateway.server.head import STATUS_LINES, Header
 from gateway.strand import Strand
+from gateway.upstream.conduit import TAIL_BYTES, Conduit, is_plain, open_conduit
 
 if TYPE_CHECKING:
     from gateway.server.connection import ClientConnection
@@ -339,3 +340,57 @@ class Cycle:
             connection.write(b"%b%x\r\n%b%b" % (head, len(body), body, end))
         else:
             connection.write_all((b"%b%x\r\n" % (head, len(body)), body, end))
+
+    # --- long bodies that the kernel moves (see `gateway.conduit`) ----------------------------------------------------
+
+    async def conduit_from(self, source: asyncio.Transport, length: int) -> Conduit | None:
+        """A conduit to the client for most of the next `length` bytes of the response; None if that cannot be."""
+        if self._state != _STREAMING or self._no_body or self._chunked or not is_plain(source):
+            return None
+        if self._connection.write_paused:
+            await self._connection.until_writable()
+        if self.disconnected:
+            return None
+        if self._body_left >= 0:
+            length = min(length, self._body_left)
+        return open_conduit(source, self._connection.transport, length - TAIL_BYTES, self._connection.loop)
+
+    def poured_in(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it gave was a part of the response's body."""
+        if self._body_left >= 0:
+            self._body_left -= conduit.given
+
+    async def until_taken(self, conduit: Conduit) -> None:
+        """Wait until the client can take more; `check_time` bounds the wait."""
+        connection = self._connection
+        connection.pause_writing()
+        conduit.watch_sink(connection.resume_writing)
+        try:
+            await connection.until_writable()
+        finally:
+            conduit.unwatch_sink()
+            connection.resume_writing()
+
+    def conduit_to(self, sink: asyncio.Transport) -> Conduit | None:
+        """A conduit from the client for most of what is to come of the request's body; None if that cannot be."""
+        if self.chunks or self.body_complete or self._failure is not None or self.disconnected:
+            return None
+        connection = self._connection
+        length = connection.unread_body(self) - TAIL_BYTES
+        conduit = open_conduit(connection.transport, sink, length, connection.loop)
+        if conduit is not None:
+            connection.reading_poured()
+        return conduit
+
+    def poured_out(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it took was a part of the request's body."""
+        self._connection.body_poured(conduit.taken)
+
+    async def until_readable(self, conduit: Conduit) -> bool:
+        """Wait until the client has sent more; False if it has nothing more to say."""
+        conduit.watch_source(self._wake)
+        try:
+            await self._wait()
+        finally:
+            conduit.unwatch_source()
+        return not self.disconnected and self._failure is None

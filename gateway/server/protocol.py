@@ -199,6 +199,14 @@ class HardenedProtocol(ClientConnection):
         if len(data) > left:
             self.data_received(data[left:])
 
+    def unread_body(self, cycle: Cycle) -> int:
+        """Bytes of this request's body that go past the parser; 0 if there are none."""
+        return self._body_left if self._is_direct and cycle is self._incoming and self._phase == BODY else 0
+
+    def body_poured(self, count: int) -> None:
+        """Some of the body was read by somebody else."""
+        self._body_left -= count
+
     def _parse_failed(self, exc: httptools.HttpParserError) -> None:
         cause = exc.__context__
         incoming = self._incoming

@@ -22,7 +22,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from gateway.errors import (
     BadRequest,
@@ -32,6 +32,7 @@ from gateway.errors import (
 )
 from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
+from gateway.upstream.conduit import LONG_BYTES, Conduit
 from gateway.upstream.ending import ENDS, Watch
 from gateway.upstream.endpoints import Endpoint, Upstream
 from gateway.upstream.events import EventStream
@@ -50,6 +51,34 @@ _JOIN_BYTES: Final = 64 * 1024  # up to here one copy is cheaper than one more b
 _NUL, _LF, _CR = b"\x00\n\r"
 _LONG_S: Final = 1.0  # an answer to a safe method that was so long in coming is checked again before it begins
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))  # RFC 9110 §9.2.1
+
+
+class Pouring(Protocol):
+    """What `receive` and `send` belong to, if that is a server whose connections a conduit can be led to."""
+
+    async def conduit_from(self, source: asyncio.Transport, length: int) -> Conduit | None:
+        """A conduit to the client for most of the next `length` bytes of the response; None if that cannot be."""
+
+    def poured_in(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it gave was a part of the response's body."""
+
+    async def until_taken(self, conduit: Conduit) -> None:
+        """Wait until the client can take more."""
+
+    def conduit_to(self, sink: asyncio.Transport) -> Conduit | None:
+        """A conduit from the client for most of what is to come of the request's body; None if that cannot be."""
+
+    def poured_out(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it took was a part of the request's body."""
+
+    async def until_readable(self, conduit: Conduit) -> bool:
+        """Wait until the client has sent more; False if it has nothing more to say."""
+
+
+def _pouring(call: Receive | Send) -> Pouring | None:
+    """The server whose method this is; None when somebody stands between, who wants to see what passes."""
+    owner: Pouring | None = getattr(call, "__self__", None)
+    return owner if hasattr(owner, "conduit_from") else None
 
 
 class ClientGone(Exception):
@@ -329,12 +358,37 @@ class _Conversation:
                     parts.append(b"0\r\n\r\n")
                 if parts:
                     connection.write_lines(parts)
+                if (self._request.body_length or 0) - self._body_bytes > LONG_BYTES:
+                    await self._pour_up(connection, idle_s)
         except Exception as error:  # whatever asking the client for its body raises, the first task must see it
             connection.fail(error)
             return
         connection.uploaded = True
         if connection.head is None:
             connection.read_deadline = monotonic() + self._request.head_timeout_s
+
+    async def _pour_up(self, connection: Connection, idle_s: float) -> None:
+        """Let the kernel move what it can of a long body, if nothing stands between the server and this."""
+        inlet = _pouring(self._receive)
+        if inlet is None:
+            return
+        if connection.write_paused:
+            await connection.drain(monotonic() + idle_s)
+        conduit = inlet.conduit_to(connection.transport)
+        if conduit is None:
+            return
+        try:
+            while not connection.closed and connection.error is None:
+                conduit.move()
+                if conduit.held:
+                    await connection.until_taken(conduit, monotonic() + idle_s)
+                elif not conduit.left or not await inlet.until_readable(conduit):
+                    return
+        finally:
+            conduit.close()
+            inlet.poured_out(conduit)
+            self._body_bytes += conduit.taken
+            self._exchange.bytes_in = self._body_bytes
 
     def _note_head(self, head: ResponseHead, connection: Connection) -> None:
         """Account for a response that is here; TokenRevoked, TokenExpired if it came too late to begin."""
@@ -400,6 +454,8 @@ class _Conversation:
                     self._events.pass_on(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 connection.read_deadline = monotonic() + idle_s
+                if connection.unread > LONG_BYTES and self._events is None:
+                    await self._pour_down(connection, idle_s)
                 piece = await connection.read()
         except asyncio.CancelledError:
             task = connection.holder
@@ -418,6 +474,28 @@ class _Conversation:
         await self._release()
         exchange.bytes_out += len(piece)
         await send({"type": "http.response.body", "body": piece, "more_body": False})
+
+    async def _pour_down(self, connection: Connection, idle_s: float) -> None:
+        """Let the kernel move what it can of a long body, if nothing stands between this and the server."""
+        outlet = _pouring(self._send)
+        conduit = None if outlet is None else await outlet.conduit_from(connection.transport, connection.unread)
+        if outlet is None or conduit is None:
+            return
+        try:
+            while True:
+                if conduit.move():
+                    connection.read_deadline = monotonic() + idle_s
+                if conduit.held:
+                    await outlet.until_taken(conduit)
+                elif conduit.left:
+                    await connection.until_readable(conduit)
+                else:
+                    return
+        finally:
+            conduit.close()
+            connection.poured(conduit)
+            outlet.poured_in(conduit)
+            self._exchange.bytes_out += conduit.given
 
     @property
     def kind(self) -> Literal["events", "response"]:

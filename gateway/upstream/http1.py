@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BadResponse, UpstreamTimeout
 from gateway.strand import Bell, PlainProtocol
+from gateway.upstream.conduit import Conduit
 from gateway.upstream.response import (
     CHUNKED,
     MAX_HEAD_BYTES,
@@ -204,6 +205,36 @@ class Connection(PlainProtocol):
     def ended(self) -> bool:
         """Whether the body is complete and taken."""
         return self.complete and not self._pieces
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that are still to be read from the socket; 0 while it is not known, or some wait here."""
+        return self._left if self._left > 0 and not self._pieces and self.error is None and not self.closed else 0
+
+    async def until_readable(self, conduit: Conduit) -> None:
+        """Wait until the endpoint has sent more of the body; raises what ended the exchange."""
+        conduit.watch_source(self.arrived.ring)
+        try:
+            await self.arrived
+        finally:
+            conduit.unwatch_source()
+        if self.error is not None:
+            raise self.error
+
+    async def until_taken(self, conduit: Conduit, deadline: float) -> None:
+        """Wait until the endpoint can take more of the request's body; raises what ended the exchange."""
+        self.write_paused = True
+        conduit.watch_sink(self.resume_writing)
+        try:
+            await self.drain(deadline)
+        finally:
+            conduit.unwatch_sink()
+            self.write_paused = False
+
+    def poured(self, conduit: Conduit) -> None:
+        """A part of the body went through a conduit, which is closed now."""
+        self._paused = False
+        self._left -= conduit.taken
 
     def fail(self, error: Exception) -> None:
         """End the exchange for `error`, which the holder gets to see at its next step; closes the connection."""
