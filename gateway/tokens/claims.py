@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import TokenInvalid
-from gateway.keys.notation import ALPHABET, decode_alphabet, parse_object
+from gateway.keys.notation import ALPHABET, decode_base64url, parse_object
 
 MAX_TOKEN_BYTES = 16 * 1024  # twice what servers usually accept for all cookies together
+_NOT_THREE = "not three base64url segments"
 _LATEST = 253_402_300_799.0  # 9999-12-31T23:59:59Z; also catches times written in milliseconds
+_NO_SCOPE = frozenset(("",))  # between two spaces
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # `crit` and `b64` change what is signed; the others bring a key of the sender's choice, or mean another format.
 _REFUSED_PARAMETERS = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c", "enc", "zip"})
@@ -85,7 +86,7 @@ class UnverifiedToken:
 
 def parse_compact(
     raw: bytes,
-    headers: Mapping[bytes, UnverifiedHeader] = MappingProxyType({}),
+    headers: dict[bytes, UnverifiedHeader] | None = None,
     max_bytes: int = MAX_TOKEN_BYTES,
 ) -> UnverifiedToken:
     """Header, payload and signature of a compact JWS (RFC 7515 §7.1); TokenInvalid for anything else.
@@ -95,17 +96,25 @@ def parse_compact(
     """
     if len(raw) > max_bytes:
         raise TokenInvalid(cause=f"longer than {max_bytes // 1024} KiB")
-    if raw.translate(None, ALPHABET) != b"..":
-        raise TokenInvalid(cause="not three base64url segments")
     signing_input, _, mac = raw.rpartition(b".")
-    head, _, body = signing_input.partition(b".")
-    header = headers.get(head)
+    head, first_dot, body = signing_input.partition(b".")
+    if not first_dot:
+        raise TokenInvalid(cause=_NOT_THREE)
     try:
+        header = None if headers is None else headers.get(head)
         if header is None:
-            header = _read_header(parse_object(decode_alphabet(head)))
-        return UnverifiedToken(head, header, decode_alphabet(body), signing_input, decode_alphabet(mac))
+            _require_alphabet(raw)
+            header = _read_header(parse_object(decode_base64url(head)))
+        return UnverifiedToken(head, header, decode_base64url(body), signing_input, decode_base64url(mac))
     except ValueError as exc:
+        _require_alphabet(raw)
         raise TokenInvalid(cause=f"malformed token: {exc}") from None
+
+
+def _require_alphabet(raw: bytes) -> None:
+    """To be said before all else that is wrong; to look for it in each genuine token costs as much as decoding it."""
+    if raw.translate(None, ALPHABET) != b"..":
+        raise TokenInvalid(cause=_NOT_THREE)
 
 
 def _read_header(members: dict[str, Any]) -> UnverifiedHeader:
@@ -135,20 +144,20 @@ def read_token(issuer: str, header: UnverifiedHeader, claims: dict[str, Any]) ->
         raise TokenInvalid(cause="exp is missing")
     client_id = identifier(claims, "client_id")
     authorized_party = identifier(claims, "azp")
-    return Token(
-        issuer=issuer,
-        alg=header.alg,
-        kid=header.kid,
-        claims=claims,
-        subject=identifier(claims, "sub"),
-        token_id=identifier(claims, "jti"),
-        session_id=identifier(claims, "sid"),
-        client_id=authorized_party if client_id is None else client_id,
-        issued_at=moment(claims, "iat"),
-        expires_at=expires_at,
-        not_before=moment(claims, "nbf"),
-        audience=audience_of(claims),
-        scopes=_scopes(claims),
+    return Token(  # by position: names would have to be sorted out for each token
+        issuer,
+        header.alg,
+        header.kid,
+        claims,
+        identifier(claims, "sub"),
+        identifier(claims, "jti"),
+        identifier(claims, "sid"),
+        authorized_party if client_id is None else client_id,
+        moment(claims, "iat"),
+        expires_at,
+        moment(claims, "nbf"),
+        audience_of(claims),
+        _scopes(claims),
     )
 
 
@@ -198,21 +207,32 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
     value = claims.get("aud", ABSENT)
     if type(value) is str:
         return frozenset((value,))
-    if type(value) is list and all(type(item) is str for item in value):
+    if type(value) is list and _are_strings(value):
         return frozenset(value)
     raise TokenInvalid(cause="aud is missing, or not a string or a list of strings")
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    found: list[str] = []
-    for name in ("scope", "scp"):
-        value = claims.get(name, ABSENT)
-        if value is ABSENT:
-            continue
-        if type(value) is str:
-            found += value.split(" ")
-        elif type(value) is list and all(type(item) is str for item in value):
-            found += value
-        else:
-            raise TokenInvalid(cause=f"{name} is not a string or a list of strings")
-    return frozenset(scope for scope in found if scope)
+    found = _strings(claims, "scope")
+    if "scp" in claims:
+        found = found + _strings(claims, "scp")
+    scopes = frozenset(found)
+    return scopes - _NO_SCOPE if "" in scopes else scopes
+
+
+def _strings(claims: dict[str, Any], name: str) -> list[str]:
+    value = claims.get(name, ABSENT)
+    if type(value) is str:
+        return value.split(" ")
+    if value is ABSENT:
+        return []
+    if type(value) is list and _are_strings(value):
+        return value
+    raise TokenInvalid(cause=f"{name} is not a string or a list of strings")
+
+
+def _are_strings(items: list[Any]) -> bool:
+    for item in items:  # noqa: SIM110 - a generator for `all` costs more than what it would look at
+        if type(item) is not str:
+            return False
+    return True

@@ -48,6 +48,36 @@ def test_json_round_trip(value: dict[str, object]) -> None:
     assert parse_object(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
+@given(
+    octets=st.binary(max_size=12) | st.from_regex(r"[ \t\r\n\f\ufeff]*\{[^{}]{0,6}\}[ \t\r\n\f\0}]*").map(str.encode)
+)
+def test_an_object_is_read_as_python_reads_it(octets: bytes) -> None:
+    """White space around it is no matter, anything else is; nothing is accepted that `json` refuses."""
+    try:
+        expected = json.loads(octets.decode())
+    except ValueError:
+        expected = None
+    try:
+        assert parse_object(octets) == expected
+    except ValueError:
+        assert not isinstance(expected, dict) or octets.count(b":") > len(expected)
+
+
+@pytest.mark.parametrize("around", [(b" ", b""), (b"", b"\n"), (b"\t", b"\r\n"), (b"\n  ", b" ")])
+def test_white_space_around_an_object(around: tuple[bytes, bytes]) -> None:
+    """RFC 8259 §2 allows it."""
+    assert parse_object(b'{"a": [1]}'.join(around)) == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "octets", [b"{}{}", b'{"a":1}}', b'{"a":1},{"b":2}', b"{} x {}", b"{\0}", b'{"a":}', b'{"a":1 }x']
+)
+def test_nothing_may_follow(octets: bytes) -> None:
+    """What stands after the object, or for a value, is not skipped."""
+    with pytest.raises(ValueError, match="not JSON"):
+        parse_object(octets)
+
+
 SECRET_TEXT = "do-not-tell"
 
 
