@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
@@ -41,6 +40,10 @@ _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
 _CURVE_ALGORITHM = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 §3.4 binds the curve to the hash
 _REQUIRED = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}  # RFC 7638 §3.2
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+# What stands before the octets of a DER integer, and before those of two in a sequence (X.690 §8.3, §8.9), by length.
+_DER_POSITIVE = tuple(bytes((2, length)) for length in range(67))
+_DER_WITH_ZERO = tuple(bytes((2, length + 1, 0)) for length in range(67))
+_DER_SEQUENCE = tuple(bytes([48, length] if length < 128 else [48, 129, length]) for length in range(139))
 _ED25519 = frozenset({"EdDSA", "Ed25519"})  # RFC 9864 renames it; both names mean the same signature
 
 
@@ -52,7 +55,7 @@ class VerificationKey:
     algorithms: frozenset[str]
     thumbprint: str = field(repr=False)  # RFC 7638 with SHA-256, base64url; "secret" for a shared secret
     identity: str = field(repr=False)  # kid, algorithms and thumbprint: equal in two sets if the key is the same
-    checks: Mapping[str, Check] = field(repr=False)
+    checks: dict[str, Check] = field(repr=False)
 
     def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Whether the signature holds; False as well for an algorithm this key may not verify."""
@@ -74,7 +77,9 @@ class KeySet:
             for alg in key.algorithms:
                 for kid in {key.kid, None}:  # a token without kid may mean any key
                     index.setdefault((kid, alg), []).append(key)
-        self._index = {name: tuple(found) for name, found in index.items() if len(found) <= MAX_CANDIDATES}
+        self._index: dict[tuple[str | None, str], tuple[VerificationKey, ...]] = {
+            name: tuple(found) for name, found in index.items() if len(found) <= MAX_CANDIDATES
+        }
 
     def candidates(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
         """The keys that may have signed: those named `kid`, or all when the token names none; () if none or too many.
@@ -243,14 +248,26 @@ def _ecdsa(key: ec.EllipticCurvePublicKey, digest: hashes.HashAlgorithm) -> Chec
     def check(signing_input: bytes, signature: bytes) -> bool:
         if len(signature) != 2 * size:  # RFC 7518 §3.4: R and S as octets of fixed length, not as ASN.1
             return False
-        r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
         try:
-            verify(encode_dss_signature(r, s), signing_input, scheme)
+            verify(der_signature(signature, size), signing_input, scheme)
         except InvalidSignature:
             return False
         return True
 
     return check
+
+
+def der_signature(signature: bytes, size: int) -> bytes:
+    """R and S, octets of the given size (1 to 66) one after the other, in DER: `Ecdsa-Sig-Value` of RFC 3279 §2.2.3."""
+    body = _der_integer(signature[:size]) + _der_integer(signature[size:])
+    return _DER_SEQUENCE[len(body)] + body
+
+
+def _der_integer(octets: bytes) -> bytes:
+    """An unsigned number: without leading zeros, but for the one that keeps a first bit from meaning a minus."""
+    if octets[0] == 0:
+        octets = octets.lstrip(b"\0") or b"\0"
+    return (_DER_POSITIVE if octets[0] < 128 else _DER_WITH_ZERO)[len(octets)] + octets
 
 
 def _eddsa(key: Ed25519PublicKey) -> Check:

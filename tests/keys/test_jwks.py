@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
-from gateway.keys.jwks import KeySet, accepted_algorithms, parse_key_set, secret_key
+from gateway.keys.jwks import KeySet, accepted_algorithms, der_signature, parse_key_set, secret_key
 from tests.tokens.mint import SECRET, key_set, public_jwk, signature
 
 ALL = frozenset("RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split())
@@ -188,3 +191,20 @@ def test_both_names_of_ed25519() -> None:
     """RFC 9864 renamed EdDSA with Ed25519; whoever configures one name accepts both."""
     assert accepted_algorithms(["EdDSA"]) == accepted_algorithms(["Ed25519"]) == ED
     assert accepted_algorithms(["RS256"]) == {"RS256"}
+
+
+# Numbers of every length up to that of the curve's order (ES256, ES384, ES512), among them 0 and all bits set.
+NUMBERS = st.sampled_from([32, 48, 66]).flatmap(
+    lambda size: st.tuples(st.just(size), *[st.binary(max_size=size) | st.just(b"\xff" * size)] * 2)
+)
+
+
+@given(NUMBERS)
+@example((32, b"", b"\x7f"))
+@example((32, b"\x80", b"\0\x80"))
+@example((66, b"\xff" * 66, b"\x01" + b"\0" * 65))
+def test_a_signature_in_asn1(numbers: tuple[int, bytes, bytes]) -> None:
+    """R and S of fixed length become the same DER that `cryptography` writes for the two numbers."""
+    size, r, s = numbers
+    expected = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+    assert der_signature(r.rjust(size, b"\0") + s.rjust(size, b"\0"), size) == expected
