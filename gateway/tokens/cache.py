@@ -61,7 +61,8 @@ class TokenCache:
 
     def put(self, raw: bytes, entry: Remembered) -> None:
         """Remembers a verified token, at the cost of older ones."""
-        self.forget(raw)
+        if raw in self._entries:
+            self.forget(raw)
         if len(raw) > self._max_bytes or self._capacity < 1:
             return
         while len(self._entries) >= self._capacity or self._bytes + len(raw) > self._max_bytes:
@@ -76,13 +77,13 @@ class TokenCache:
 
     def _evict(self) -> None:
         for _ in range(_LOOKS):
-            raw = next(iter(self._entries))
-            entry = self._entries[raw]
+            raw, entry = self._entries.popitem(False)
             if not entry.used:
                 break
             entry.used = False
-            self._entries.move_to_end(raw)
-        raw, _entry = self._entries.popitem(last=False)
+            self._entries[raw] = entry  # as the newest
+        else:
+            raw, _entry = self._entries.popitem(False)
         self._bytes -= len(raw)
 
     def samples(self) -> Iterable[Sample]:
