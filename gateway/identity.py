@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -34,8 +34,12 @@ _Headers = list[tuple[bytes, bytes]]
 _ENDS = r"^[ \t]+|(?<![ \t])[ \t]+\Z"
 _UNSAFE = re.compile(r"[^\t -$&-~]+|" + _ENDS)
 _UNSAFE_IN_LIST = re.compile(r"[^\t -$&-+\--~]+|" + _ENDS)
-# One entry per token: the next generation overwrites it, so that a long-lived token does not collect them.
-_MEMO = "identity"
+# A text is plain if this changes nothing in it, and it has no space at an end: most are, and need no pattern.
+_PLAIN = bytes(octet if octet in range(32, 127) and octet != ord("%") else octet ^ 1 for octet in range(256))
+_PLAIN_IN_LIST = _PLAIN.replace(b",", b"-")
+# One entry each per token: the next generation overwrites it, so that a long-lived token does not collect them.
+_PAIRS = "identity"
+_LINES = "identity lines"
 
 
 class IdentityHeaders:
@@ -44,8 +48,9 @@ class IdentityHeaders:
     __slots__ = ("_rules", "stripped")
 
     def __init__(self, identity: Identity) -> None:
-        self._rules: tuple[tuple[bytes, str, Callable[[Any], str]], ...] = tuple(
-            (name.encode(), header.claim, _FORMATS[header.format]) for name, header in identity.headers.items()
+        self._rules: tuple[tuple[bytes, bytes, str, Callable[[Any], bytes]], ...] = tuple(
+            (name.encode(), name.encode() + b": ", header.claim, _FORMATS[header.format])
+            for name, header in identity.headers.items()
         )
         self.stripped: frozenset[bytes] = frozenset(
             name.lower().replace("_", "-").encode() for name in (*identity.headers, *identity.strip)
@@ -59,60 +64,79 @@ class IdentityHeaders:
         that cannot be told faithfully: longer than 8 KiB as a header, or no Unicode text.
         """
         token = permit.token
-        return [] if token is None else self._remember(token)[0]
+        if token is None:
+            return []
+        remembered = token.memo.get(_PAIRS)
+        if remembered is None or remembered[0] is not self:
+            found = ((name, _value(token.claims, path, octets_of)) for name, _, path, octets_of in self._rules)
+            pairs = [(name, value) for name, value in found if value is not None]
+            remembered = token.memo[_PAIRS] = (self, pairs)
+        headers: _Headers = remembered[1]
+        return headers
 
     def lines(self, permit: Permit) -> bytes:
         """What `render` gives, as the lines of a head."""
         token = permit.token
         if token is None:
             return b""
-        remembered = token.memo.get(_MEMO)
-        if remembered is not None and remembered[0] is self:
-            lines: bytes = remembered[2]
-            return lines
-        return self._remember(token)[1]
-
-    def _remember(self, token: Token) -> tuple[_Headers, bytes]:
-        remembered = token.memo.get(_MEMO)
+        remembered = token.memo.get(_LINES)
         if remembered is None or remembered[0] is not self:
-            headers = self._render(token)
-            remembered = (self, headers, b"".join(b"%b: %b\r\n" % pair for pair in headers))
-            token.memo[_MEMO] = remembered
-        return remembered[1], remembered[2]
+            remembered = token.memo[_LINES] = (self, self._render_lines(token))
+        lines: bytes = remembered[1]
+        return lines
 
-    def _render(self, token: Token) -> _Headers:
-        headers: _Headers = []
-        for name, path, text_of in self._rules:
-            claim = claim_at(token.claims, path)
-            if claim is ABSENT or claim is None:
-                continue
-            try:
-                value = text_of(claim).encode("ascii")
-            except (ValueError, RecursionError):  # a lone surrogate, an infinite number, endless digits or depth
-                raise TokenInvalid(cause=f"claim {path} cannot be written as a header") from None
-            if len(value) > MAX_VALUE_BYTES:
-                raise TokenInvalid(cause=f"claim {path} is longer than a header may be")
-            headers.append((name, value))
-        return headers
+    def _render_lines(self, token: Token) -> bytes:
+        parts: list[bytes] = []
+        for _, label, path, octets_of in self._rules:
+            value = _value(token.claims, path, octets_of)
+            if value is not None:
+                parts.append(label)
+                parts.append(value)
+                parts.append(b"\r\n")
+        return b"".join(parts)
 
 
-def _json(claim: Any) -> str:
-    return json.dumps(claim, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+def _value(claims: Mapping[str, Any], path: str, octets_of: Callable[[Any], bytes]) -> bytes | None:
+    """A claim as a header has it; None if there is none."""
+    claim = claim_at(claims, path)
+    if claim is ABSENT or claim is None:
+        return None
+    try:
+        value = octets_of(claim)
+    except (ValueError, RecursionError):  # a lone surrogate, an infinite number, endless digits or depth
+        raise TokenInvalid(cause=f"claim {path} cannot be written as a header") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise TokenInvalid(cause=f"claim {path} is longer than a header may be")
+    return value
 
 
-def _base64url(claim: Any) -> str:
-    return urlsafe_b64encode(_json(claim).encode("ascii")).rstrip(b"=").decode("ascii")
+def _json(claim: Any) -> bytes:
+    return json.dumps(claim, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def _comma(claim: Any) -> str:
-    if type(claim) is list:
-        return ",".join(_encoded(_UNSAFE_IN_LIST, item) for item in claim)
-    return _encoded(_UNSAFE, claim)
+def _base64url(claim: Any) -> bytes:
+    return urlsafe_b64encode(_json(claim)).rstrip(b"=")
 
 
-def _encoded(unsafe: re.Pattern[str], claim: Any) -> str:
-    text = claim if type(claim) is str else _json(claim)
-    return unsafe.sub(lambda found: quote(found[0], safe=""), text)
+def _comma(claim: Any) -> bytes:
+    if type(claim) is not list:
+        return _encoded(_octets(claim), _PLAIN, _UNSAFE)
+    return b",".join([_encoded(_octets(item), _PLAIN_IN_LIST, _UNSAFE_IN_LIST) for item in claim])
 
 
-_FORMATS: dict[str, Callable[[Any], str]] = {"comma": _comma, "json": _json, "base64url": _base64url}
+def _octets(claim: Any) -> bytes:
+    """A string in UTF-8, anything else as JSON."""
+    return claim.encode() if type(claim) is str else _json(claim)
+
+
+def _encoded(octets: bytes, plain: bytes, unsafe: re.Pattern[str]) -> bytes:
+    if octets.translate(plain) == octets and not octets.startswith(b" ") and not octets.endswith(b" "):
+        return octets
+    return unsafe.sub(_quoted, octets.decode()).encode("ascii")
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return quote(found[0], safe="")
+
+
+_FORMATS: dict[str, Callable[[Any], bytes]] = {"comma": _comma, "json": _json, "base64url": _base64url}
