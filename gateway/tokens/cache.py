@@ -76,14 +76,14 @@ class TokenCache:
             self._bytes -= len(raw)
 
     def _evict(self) -> None:
-        for _ in range(_LOOKS):
-            raw, entry = self._entries.popitem(False)
-            if not entry.used:
-                break
+        entry: Remembered
+        raw, entry = self._entries.popitem(False)
+        looks = _LOOKS
+        while entry.used and looks:
+            looks -= 1
             entry.used = False
             self._entries[raw] = entry  # as the newest
-        else:
-            raw, _entry = self._entries.popitem(False)
+            raw, entry = self._entries.popitem(False)
         self._bytes -= len(raw)
 
     def samples(self) -> Iterable[Sample]:

@@ -61,7 +61,8 @@ class Token:
     not_before: float | None
     audience: frozenset[str] = field(repr=False)
     scopes: frozenset[str] = field(repr=False)  # of `scope` and `scp` together
-    memo: dict[object, Any] = field(default_factory=dict, repr=False)  # what others derive from it; dies with it
+    # What others derive from it; dies with it. Never given: compiled, a default for a parameter is looked up each time.
+    memo: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
