@@ -28,16 +28,16 @@ def decode_base64url(text: bytes) -> bytes:
     # Refused before the characters that stand for them are put in their place.
     if b"+" in text or b"/" in text or b"=" in text:
         raise ValueError("a character outside the base64url alphabet")
+    if b"-" in text:
+        text = text.replace(b"-", b"+")
+    if b"_" in text:
+        text = text.replace(b"_", b"/")
     tail = len(text) & 3
-    standard = text.replace(b"-", b"+").replace(b"_", b"/")
-    if tail == 2:
-        standard += b"=="
-    elif tail == 3:
-        standard += b"="
+    padding = b"==" if tail == 2 else b"=" if tail == 3 else b""
     try:
-        octets = a2b_base64(standard, strict_mode=True)  # refuses every other character
+        octets = a2b_base64(text + padding, strict_mode=True)  # refuses every other character
     except binascii.Error:
-        if text.translate(None, ALPHABET):
+        if text.translate(None, ALPHABET + b"+/"):
             raise ValueError("a character outside the base64url alphabet") from None
         raise ValueError("a base64url text of impossible length") from None
     if tail and text[-1] not in (_LAST_OF_TWO if tail == 2 else _LAST_OF_THREE):
