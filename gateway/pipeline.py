@@ -45,9 +45,10 @@ from gateway.tokens.status_cache import StatusLists
 from gateway.tokens.verifier import Verifier, check_route
 from gateway.upstream.arrival import open_exchange
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest, forward
+from gateway.upstream.forward import ClientGone, ResponseAborted, forward
 from gateway.upstream.headers import RequestHeaders, body_length
 from gateway.upstream.peer import Peers
+from gateway.upstream.request import UpstreamRequest
 from gateway.websocket import Offer, WebSocketRules, carry
 
 Message = dict[str, Any]  # ASGI scopes and messages are open mappings

@@ -20,8 +20,8 @@ from gateway.telemetry.exchange import Exchange
 from gateway.tokens.bearer import from_subprotocols
 from gateway.tokens.claims import Token
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import UpstreamRequest
 from gateway.upstream.relay import Relay
+from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.websocket import HandshakeRefused, UpstreamHandshake, accepted_headers, dial
 
 Message = dict[str, Any]  # ASGI scopes and messages are open mappings

@@ -36,8 +36,9 @@ from gateway.live import Watch
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.claims import Token
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import ClientGone, UpstreamRequest, forward
+from gateway.upstream.forward import ClientGone, forward
 from gateway.upstream.headers import NO_BODY
+from gateway.upstream.request import UpstreamRequest
 
 Message = dict[str, Any]  # ASGI messages are open mappings
 Receive = Callable[[], Awaitable[Message]]

@@ -45,7 +45,7 @@ class AccessLog:
     __slots__ = (
         "_clock",
         "_digests",
-        "_key",
+        "_keyed",
         "_names",
         "_pending",
         "_prefix",
@@ -62,7 +62,7 @@ class AccessLog:
         """`digest_key` makes the digests of subjects; `clock` gives epoch seconds."""
         self._writer = None if config.destination == "off" else LineWriter(config.destination)
         self._subject = config.subject
-        self._key = digest_key
+        self._keyed = blake2b(digest_size=8, key=digest_key)
         self._clock = clock
         self._pending: list[str] = []
         self._digests: dict[str, str] = {}
@@ -151,8 +151,9 @@ class AccessLog:
             return f',"subject":{quoted(subject[:LONGEST_TEXT])}'
         if len(self._digests) >= DIGESTS:
             self._digests.clear()
-        digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).hexdigest()
-        member = self._digests[subject] = f',"subject":"{digest}"'
+        digest = self._keyed.copy()  # at a third of what making one costs
+        digest.update(subject.encode("utf-8", "surrogatepass"))
+        member = self._digests[subject] = f',"subject":"{digest.hexdigest()}"'
         return member
 
     async def run(self) -> None:

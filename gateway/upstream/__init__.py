@@ -8,6 +8,7 @@ In the order in which a request meets them:
     pool       the connections to one endpoint: kept, bounded, swept for deadlines
     http1      one connection: one exchange after the other, never two at once
     response   how a response is framed (RFC 9112 §6), as rules without sockets
+    request    what is sent: its head as bytes
     forward    one request: ask, retry once where that is safe, stream the answer
     conduit    the middle of a long body, moved by the kernel
     websocket  one WebSocket to an endpoint · relay  messages between it and the client's

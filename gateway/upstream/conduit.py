@@ -20,7 +20,7 @@ import os
 import sys
 from asyncio import AbstractEventLoop, Transport
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 LONG_BYTES: Final = 1024 * 1024  # of a body still to come: below, opening a conduit costs more than it saves
 TAIL_BYTES: Final = 64 * 1024  # of a body's end, which always goes the ordinary way
@@ -168,3 +168,31 @@ class Conduit:
             os.close(descriptor)
         if not self._source_transport.is_closing():
             self._source_transport.resume_reading()
+
+
+class Pouring(Protocol):
+    """What `receive` and `send` belong to, if that is a server whose connections a conduit can be led to."""
+
+    async def conduit_from(self, source: Transport, length: int) -> Conduit | None:
+        """A conduit to the client for most of the next `length` bytes of the response; None if that cannot be."""
+
+    def poured_in(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it gave was a part of the response's body."""
+
+    async def until_taken(self, conduit: Conduit) -> None:
+        """Wait until the client can take more."""
+
+    def conduit_to(self, sink: Transport) -> Conduit | None:
+        """A conduit from the client for most of what is to come of the request's body; None if that cannot be."""
+
+    def poured_out(self, conduit: Conduit) -> None:
+        """This conduit is closed; what it took was a part of the request's body."""
+
+    async def until_readable(self, conduit: Conduit) -> bool:
+        """Wait until the client has sent more; False if it has nothing more to say."""
+
+
+def pouring(call: Callable[..., object]) -> Pouring | None:
+    """The server whose method this is; None when somebody stands between, who wants to see what passes."""
+    owner: Pouring | None = getattr(call, "__self__", None)
+    return owner if hasattr(owner, "conduit_from") else None

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, cast
 
 from gateway.errors import (
     BadRequest,
@@ -30,14 +29,14 @@ from gateway.errors import (
     ContentTooLarge,
     GatewayError,
 )
-from gateway.fields import Header
 from gateway.telemetry.exchange import Exchange
-from gateway.upstream.conduit import LONG_BYTES, Conduit
+from gateway.upstream.conduit import LONG_BYTES, pouring
 from gateway.upstream.ending import ENDS, Watch
 from gateway.upstream.endpoints import Endpoint, Upstream
 from gateway.upstream.events import EventStream
 from gateway.upstream.headers import NO_BODY, response_lines
 from gateway.upstream.http1 import Connection, StaleConnection
+from gateway.upstream.request import UpstreamRequest, render_head
 from gateway.upstream.response import ResponseHead
 
 # ASGI's own types are dicts of any values.
@@ -48,37 +47,8 @@ _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 _JOIN_BYTES: Final = 64 * 1024  # up to here one copy is cheaper than one more buffer
 
 
-_NUL, _LF, _CR = b"\x00\n\r"
 _LONG_S: Final = 1.0  # an answer to a safe method that was so long in coming is checked again before it begins
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"))  # RFC 9110 §9.2.1
-
-
-class Pouring(Protocol):
-    """What `receive` and `send` belong to, if that is a server whose connections a conduit can be led to."""
-
-    async def conduit_from(self, source: asyncio.Transport, length: int) -> Conduit | None:
-        """A conduit to the client for most of the next `length` bytes of the response; None if that cannot be."""
-
-    def poured_in(self, conduit: Conduit) -> None:
-        """This conduit is closed; what it gave was a part of the response's body."""
-
-    async def until_taken(self, conduit: Conduit) -> None:
-        """Wait until the client can take more."""
-
-    def conduit_to(self, sink: asyncio.Transport) -> Conduit | None:
-        """A conduit from the client for most of what is to come of the request's body; None if that cannot be."""
-
-    def poured_out(self, conduit: Conduit) -> None:
-        """This conduit is closed; what it took was a part of the request's body."""
-
-    async def until_readable(self, conduit: Conduit) -> bool:
-        """Wait until the client has sent more; False if it has nothing more to say."""
-
-
-def _pouring(call: Receive | Send) -> Pouring | None:
-    """The server whose method this is; None when somebody stands between, who wants to see what passes."""
-    owner: Pouring | None = getattr(call, "__self__", None)
-    return owner if hasattr(owner, "conduit_from") else None
 
 
 class ClientGone(Exception):
@@ -87,28 +57,6 @@ class ClientGone(Exception):
 
 class ResponseAborted(Exception):
     """The response has begun and cannot be completed: the client's connection must be closed, so that it notices."""
-
-
-@dataclass(slots=True)
-class UpstreamRequest:
-    """What to send. Not frozen, for speed; nobody changes it after it is made."""
-
-    method: bytes
-    target: bytes  # the raw path and query, byte for byte as matched
-    host: bytes  # the client's authority; an upstream may be configured to see its endpoint's instead
-    headers: list[Header]  # the client's, from RequestHeaders.build: neither Host nor framing
-    lines: bytes  # ours, from there too: rendered from what was checked when it was made
-    request_id: bytes
-    body_length: int | None = NO_BODY  # bytes; None: chunked; NO_BODY: none (from headers.body_length)
-    body_limit: int = 10 * 2**20
-    head_timeout_s: float = 30.0
-    idle_timeout_s: float = 60.0
-
-    @property
-    def fields(self) -> list[Header]:
-        """All fields, the client's and ours."""
-        ours = [line.partition(b": ") for line in self.lines.split(b"\r\n")[:-1]]
-        return [*self.headers, *((name, value) for name, _, value in ours)]
 
 
 def forward(
@@ -369,7 +317,7 @@ class _Conversation:
 
     async def _pour_up(self, connection: Connection, idle_s: float) -> None:
         """Let the kernel move what it can of a long body, if nothing stands between the server and this."""
-        inlet = _pouring(self._receive)
+        inlet = pouring(self._receive)
         if inlet is None:
             return
         if connection.write_paused:
@@ -477,7 +425,7 @@ class _Conversation:
 
     async def _pour_down(self, connection: Connection, idle_s: float) -> None:
         """Let the kernel move what it can of a long body, if nothing stands between this and the server."""
-        outlet = _pouring(self._send)
+        outlet = pouring(self._send)
         conduit = None if outlet is None else await outlet.conduit_from(connection.transport, connection.unread)
         if outlet is None or conduit is None:
             return
@@ -541,30 +489,3 @@ class _Conversation:
             connection.release()
         if self._upload is not None:
             await self._stop_upload()
-
-
-def render_head(request: UpstreamRequest, host: bytes) -> bytes:
-    """The request's head as bytes.
-
-    Raises `BadRequest` if anything of the client's holds CR, LF or NUL, or the request line a space too many.
-    """
-    length = request.body_length
-    if length is None:
-        framing = b"\r\ntransfer-encoding: chunked\r\n"
-    elif length >= 0:
-        framing = b"\r\ncontent-length: %d\r\n" % length
-    else:
-        framing = b"\r\n"
-    target = request.target
-    said: list[bytes] = [request.method, target, host]
-    parts: list[bytes] = [request.method, b" ", target, b" HTTP/1.1\r\nhost: ", host, framing]
-    for pair in request.headers:
-        said += pair
-        parts += (pair[0], b": ", pair[1], b"\r\n")
-    text = b"".join(said)
-    if _LF in text or _CR in text or _NUL in text:
-        raise BadRequest("The request holds a line break where none may be.")
-    if b" " in target or not target or request.method == b"CONNECT":
-        raise BadRequest("The request line cannot be forwarded.")
-    parts += (request.lines, b"\r\n")
-    return b"".join(parts)

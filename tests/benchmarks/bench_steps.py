@@ -32,9 +32,9 @@ from gateway.tokens.bearer import find_token
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.claims import Token, parse_compact, parse_unverified_claims
 from gateway.tokens.verifier import IssuerRules, Verifier, check_route
-from gateway.upstream.forward import UpstreamRequest, render_head
 from gateway.upstream.headers import request_id, response_lines
 from gateway.upstream.peer import Peer, Peers
+from gateway.upstream.request import UpstreamRequest, render_head
 from gateway.upstream.response import parse_head
 from tests.benchmarks import load as wire
 from tests.benchmarks import tokens

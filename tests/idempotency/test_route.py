@@ -33,8 +33,9 @@ from gateway.idempotency.sqlite_store import SqliteStore
 from gateway.telemetry.exchange import Exchange
 from gateway.tokens.claims import Token
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import ClientGone, ResponseAborted, UpstreamRequest
+from gateway.upstream.forward import ClientGone, ResponseAborted
 from gateway.upstream.headers import NO_BODY
+from gateway.upstream.request import UpstreamRequest
 from tests.edge import RecordingUpstream, SeenRequest
 
 pytestmark = pytest.mark.asyncio

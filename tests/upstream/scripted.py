@@ -13,8 +13,9 @@ from typing import Any
 from gateway.config.schema import Upstream as UpstreamConfig
 from gateway.telemetry.exchange import Exchange
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import UpstreamRequest, forward
+from gateway.upstream.forward import forward
 from gateway.upstream.headers import NO_BODY
+from gateway.upstream.request import UpstreamRequest
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

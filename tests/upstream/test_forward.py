@@ -8,7 +8,8 @@ import pytest
 
 from gateway.errors import BadRequest, BadResponse, ConnectFailed, ContentTooLarge, GatewayError, UpstreamTimeout
 from gateway.upstream.endpoints import Upstream
-from gateway.upstream.forward import ClientGone, ResponseAborted, render_head
+from gateway.upstream.forward import ClientGone, ResponseAborted
+from gateway.upstream.request import render_head
 from tests.upstream.scripted import OK, Client, Talk, fetch, make_request, replying, serving
 
 pytestmark = pytest.mark.asyncio
