@@ -29,6 +29,7 @@ MARK_MASK: Final = (1 << MARK_BITS) - 1
 
 _SHARDS: Final = 64
 _NEVER: Final = 1 << 40  # seconds: thirty thousand years
+_NO_END: Final = (1 << 64) - 1
 _SLICE: Final = 1000
 
 _row_numbers: Final[list[int]] = []
@@ -51,7 +52,7 @@ def pack(expires_at: float | None, mark: int) -> int:
 class Presence:
     """Entries whose presence alone denies. `shards` is read by the replica's `find`."""
 
-    __slots__ = ("kind", "shards", "size", "start")
+    __slots__ = ("_soonest", "kind", "shards", "size", "start")
 
     is_by_time: ClassVar[bool] = False
     is_whole = False  # whether its one entry has no id
@@ -61,13 +62,20 @@ class Presence:
         self.shards: list[dict[str, int]] = [{} for _ in range(_SHARDS)]
         self.size = 0
         self.start = f"{kind}:{issuer}:"  # of every key
+        self._soonest = [_NO_END] * _SHARDS  # no entry of the dictionary has a lower packed number
 
     def put(self, ident: str, value: str | None, packed: int) -> None:
         """Take in an entry, new or changed; the value of these kinds means nothing and is not kept."""
-        shard = self.shards[hash(ident) >> SHIFT]
+        number = hash(ident) >> SHIFT
+        shard = self.shards[number]
         if ident not in shard:
             self.size += 1
         shard[ident] = packed
+        self._note_end(number, packed)
+
+    def _note_end(self, number: int, packed: int) -> None:
+        if packed < self._soonest[number]:
+            self._soonest[number] = packed
 
     def remove(self, ident: str) -> bool:
         """Forget an entry; False if there was none."""
@@ -87,6 +95,25 @@ class Presence:
             return None
         seconds = packed >> MARK_BITS
         return Known(self.start + ident, self._value(ident), None if seconds >= _NEVER else float(seconds))
+
+    def ended(self, limit: int) -> Iterator[list[str]]:
+        """Ids whose entries have a packed number below `limit`, by dictionary: some milliseconds of work at a million.
+
+        A dictionary that cannot have any is not looked through. An entry may be put again before its id is looked at.
+        """
+        for number, shard in enumerate(self.shards):
+            if self._soonest[number] < limit:
+                yield self._look_through(number, shard, limit)
+
+    def _look_through(self, number: int, shard: dict[str, int], limit: int) -> list[str]:
+        ended, soonest = [], _NO_END
+        for ident, packed in shard.items():
+            if packed < limit:
+                ended.append(ident)
+            elif packed < soonest:
+                soonest = packed
+        self._soonest[number] = soonest
+        return ended
 
     def _value(self, ident: str) -> str:
         return "1"
@@ -140,6 +167,7 @@ class Moments(Presence):
             shard[ident] = row = self._new_row(number)
         self._packed[number][row] = packed
         self._cutoffs[number][row] = moment
+        self._note_end(number, packed)
 
     def _new_row(self, number: int) -> int:
         if self._free[number]:
@@ -166,6 +194,17 @@ class Moments(Presence):
         number = hash(ident) >> SHIFT
         row = self.shards[number].get(ident)
         return None if row is None else self._packed[number][row]
+
+    def _look_through(self, number: int, shard: dict[str, int], limit: int) -> list[str]:
+        ended, soonest, rows = [], _NO_END, self._packed[number]
+        for ident, row in shard.items():
+            packed = rows[row]
+            if packed < limit:
+                ended.append(ident)
+            elif packed < soonest:
+                soonest = packed
+        self._soonest[number] = soonest
+        return ended
 
     def _value(self, ident: str) -> str:
         number = hash(ident) >> SHIFT

@@ -1,5 +1,7 @@
 """How entries are packed: that a million of them keep apart, and that memory is used again."""
 
+import pytest
+
 from gateway.denylist.group import Known, Moments, Presence, pack
 
 NOW = 1_800_000_000.0
@@ -46,3 +48,22 @@ def test_presence_keeps_no_value() -> None:
     group.put("t", "1700000000.125 by somebody", pack(NOW + 0.1, 3))
     assert group.known("t") == Known("token:main:t", "1", NOW + 1)
     assert group.packed("t") == pack(NOW + 1, 3)
+
+
+@pytest.mark.parametrize("kind", [Presence, Moments])
+def test_nothing_is_looked_through_that_cannot_have_ended(kind: type[Presence]) -> None:
+    """Only when an end is due, and afterwards not before the next one."""
+    group = kind("subject", "main")
+    for number in range(10_000):
+        group.put(f"u{number}", f"{NOW:.3f}", pack(NOW + 100 + number % 2, 0))
+
+    def ended(at: float) -> list[list[str]]:
+        return list(group.ended(pack(at + 1, 0)))
+
+    assert ended(NOW + 99) == []
+    first = ended(NOW + 100)
+    assert sorted(ident for idents in first for ident in idents) == sorted(f"u{n}" for n in range(0, 10_000, 2))
+    assert ended(NOW + 100) == []
+    assert sum(map(len, ended(NOW + 101))) == 10_000
+    group.put("u1", f"{NOW:.3f}", pack(NOW + 50, 0))
+    assert ended(NOW + 50) == [["u1"]]

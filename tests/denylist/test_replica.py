@@ -100,6 +100,18 @@ def test_an_entry_ends_at_its_time_rounded_up_to_a_second_and_is_freed_later() -
     assert find(replica, NOW + 1e10, token_id="forever") == "token"
 
 
+def test_an_entry_that_is_renewed_during_a_sweep_stays() -> None:
+    """Between the look and the removal others have their turn."""
+    replica = Replica()
+    replica.put("token:main:t", "1", NOW + 9)
+    sweep = replica.expire(NOW + 10)
+    assert next(sweep) == 0
+    replica.put("token:main:t", "1", NOW + 99)
+    assert sum(sweep) == 0
+    assert find(replica, NOW + 98, token_id="t") == "token"
+    assert sum(replica.expire(NOW + 99)) == 1
+
+
 @pytest.mark.parametrize(
     "key", ["", "token", "token:main", "token:main:", "token::x", "issuer:", "issuer:main:x", "x:y:z"]
 )
