@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started_at, started = report.now(), time.monotonic()
     names = options.works or (["warm-ES256", _COUNTS] if options.quick else [*_WORKS, _STEPS, _COUNTS])
-    rounds, round_s = options.rounds or (2 if options.quick else 7), options.seconds or 2
+    rounds, round_s = options.rounds or (3 if options.quick else 11), options.seconds or 1
     cores = site.divide_cores()
     site.raise_file_limit()
     os.sched_setaffinity(0, cores.load)
@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--works", nargs="+", choices=[*_WORKS, _STEPS, _COUNTS], help="only these; nothing is written to docs"
     )
     parser.add_argument("--peers", nargs="+", choices=[peer.name for peer in peers.ALL], help="only these")
-    parser.add_argument("--rounds", type=int, help="rounds of each work (7; quick: 2)")
-    parser.add_argument("--seconds", type=int, help="length of a round (2); wrk takes whole seconds")
+    parser.add_argument("--rounds", type=int, help="rounds of each work (11; quick: 3)")
+    parser.add_argument("--seconds", type=int, help="length of a round (1); wrk takes whole seconds")
     parser.add_argument("--output", type=Path, help="where to write table, JSON and chart")
     parser.add_argument(
         "--store-baseline", action="store_true", help="keep the counts for later runs to be compared to"

@@ -27,7 +27,7 @@ def process_tree(root: int) -> list[int]:
 def cpu_s(root: int) -> float:
     """Seconds of CPU, user and system, used so far by a process tree.
 
-    Resolution is one clock tick (10 ms on Linux), so a round has to last seconds, not milliseconds. Time of children
+    Resolution is one clock tick (10 ms on Linux), so a round has to last a second, not milliseconds. Time of children
     that have been waited for is included.
     """
     ticks = 0

@@ -33,9 +33,12 @@ _COLUMNS = {
 
 _PREAMBLE = """\
 {started} UTC on {machine}. Each proxy has one core to itself in its turn; load, upstream and Redis have the rest.
-Figures are medians of {rounds} alternating rounds of {round_s} s (at most 5 for cold tokens, 3 for gigabytes, 2
-for streams, 1 for idle connections).
+Figures are medians of {rounds} rounds of {round_s} s (at most 7 for cold tokens, 5 for gigabytes, 2 for streams, 1 for
+idle connections), in which the proxies take turns, after a first turn each that does not count.
 
+- **A ratio** is taken within each round, of two figures measured seconds apart, and the median of these ratios is what
+  counts: this machine's speed drifts, and the same drift is in both figures. So a ratio is not exactly that of the two
+  medians beside it. *Middle half* is where half of the rounds' ratios lie.
 - **CPU** is what Linux accounts to the proxy's process tree, user and system, divided by the requests answered.
 - **Requests** come from wrk over {connections} keep-alive connections, one `GET {target}` after another, each with the
   next token of about 700 bytes; p50 and p99 there are those of a saturated proxy.
@@ -117,6 +120,8 @@ def as_json(run: Run) -> str:
                 "limit": verdict.target.limit,
                 "higher_is_better": verdict.target.higher_is_better,
                 "ratio": verdict.ratio if verdict.is_measured else None,
+                "middle_half": verdict.spread if verdict.is_measured else None,
+                "medians": (verdict.ours, verdict.theirs) if verdict.is_measured else None,
                 "met": verdict.is_met if verdict.is_measured else None,
             }
             for verdict in run.verdicts
@@ -164,8 +169,15 @@ def _targets(verdicts: Sequence[Verdict]) -> str:
         outcome = ("met" if verdict.is_met else "**missed**") if verdict.is_measured else "not measured"
         ratio = f"{verdict.ratio:.2f}" if verdict.is_measured else _NONE
         against = _TITLES.get(verdict.target.against, "itself")
-        rows.append([verdict.target.title, against, f"{sign} {verdict.target.limit:.2f}", ratio, outcome])
-    return "## Targets\n\n" + _table(["Work", "Ratio to", "Target", "Measured", ""], rows)
+        spread, medians = (_NONE, _NONE)
+        if verdict.is_measured:
+            spread = "{:.2f} to {:.2f}".format(*verdict.spread)
+            medians = " to ".join(_shown(verdict.target.figure, value) for value in (verdict.ours, verdict.theirs))
+        rows.append(
+            [verdict.target.title, against, f"{sign} {verdict.target.limit:.2f}", ratio, outcome, spread, medians]
+        )
+    head = ["Work", "Ratio to", "Target", "Measured", "", "Middle half", "Medians"]
+    return "## Targets\n\n" + _table(head, rows)
 
 
 def _work(result: Result) -> str:
@@ -192,8 +204,11 @@ def _heading(result: Result, figure: str) -> str:
 
 
 def _cell(result: Result, row: str, figure: str) -> str:
+    return _shown(figure, result.middle(row, figure))
+
+
+def _shown(figure: str, value: float) -> str:
     _, divisor, decimals = _COLUMNS[figure]
-    value = result.middle(row, figure)
     return _NONE if math.isnan(value) else f"{value / divisor:,.{decimals}f}"
 
 

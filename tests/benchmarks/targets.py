@@ -1,4 +1,8 @@
-"""What the gateway's figures have to be, as ratios to a peer's figures of the same run."""
+"""What the gateway's figures have to be, as ratios to a peer's figures of the same run.
+
+A ratio is the median of the ratios of each round, in which both were measured seconds apart: the machine's speed drifts
+from minute to minute, and the ratio of two medians compares moments of different speed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.benchmarks import measure
 from tests.benchmarks.works import Result
 
 
@@ -27,7 +32,10 @@ class Verdict:
     """A target with the ratio that was measured; NaN when one side has no figure."""
 
     target: Target
-    ratio: float
+    ratio: float  # the median over the rounds
+    spread: tuple[float, float] = (math.nan, math.nan)  # the middle half of the rounds' ratios lies in it
+    ours: float = math.nan  # the median of the figure
+    theirs: float = math.nan  # likewise
 
     @property
     def is_measured(self) -> bool:
@@ -74,9 +82,15 @@ TARGETS = (
 
 def judge(results: Mapping[str, Result]) -> list[Verdict]:
     """A verdict for every target whose work was done."""
-    return [Verdict(target, _ratio(results[target.work], target)) for target in TARGETS if target.work in results]
+    return [_verdict(results[target.work], target) for target in TARGETS if target.work in results]
 
 
-def _ratio(result: Result, target: Target) -> float:
-    denominator = result.middle(target.against, target.figure)
-    return result.middle(target.row, target.figure) / denominator if denominator else math.nan
+def _verdict(result: Result, target: Target) -> Verdict:
+    ratios = sorted(result.ratios(target.row, target.against, target.figure))
+    return Verdict(
+        target,
+        measure.median(ratios),
+        (measure.percentile(ratios, 0.25), measure.percentile(ratios, 0.75)),
+        result.middle(target.row, target.figure),
+        result.middle(target.against, target.figure),
+    )

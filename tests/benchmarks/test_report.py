@@ -45,8 +45,9 @@ def test_markdown(run: Run) -> None:
     """The gateway stands first; a target that is met, missed or not measured says so; an absent peer has its reason."""
     text = report.as_markdown(run)
     assert text.index("| gateway | 52.0 |") < text.index("| Envoy jwt_authn | 130.0 |")
-    assert "| Envoy jwt_authn | ≤ 0.45 | 0.40 | met |" in text
-    assert "| Envoy jwt_authn, token cache | ≤ 0.95 | n/a | not measured |" in text
+    assert "| Envoy jwt_authn | ≤ 0.45 | 0.40 | met | 0.40 to 0.40 | 52.0 to 130.0 |" in text
+    assert "| Envoy jwt_authn, token cache | ≤ 0.95 | n/a | not measured | n/a | n/a |" in text
+    assert "the median of these ratios is what\n  counts" in text
     assert "Envoy jwt_authn was left out: envoy is <not> installed" in text
     assert "| gateway, 1,000,000 entries | 53.0 | 128.0 |" in text
 
