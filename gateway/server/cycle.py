@@ -345,15 +345,18 @@ class Cycle:
 
     async def conduit_from(self, source: asyncio.Transport, length: int) -> Conduit | None:
         """A conduit to the client for most of the next `length` bytes of the response; None if that cannot be."""
-        if self._state != _STREAMING or self._no_body or self._chunked or not is_plain(source):
+        connection = self._connection
+        if self._state != _STREAMING or self._no_body or self._chunked:
             return None
-        if self._connection.write_paused:
-            await self._connection.until_writable()
+        if not is_plain(source) or not is_plain(connection.transport):
+            return None
+        if connection.write_paused:
+            await connection.until_writable()
         if self.disconnected:
             return None
         if self._body_left >= 0:
             length = min(length, self._body_left)
-        return open_conduit(source, self._connection.transport, length - TAIL_BYTES, self._connection.loop)
+        return open_conduit(source, connection.transport, length - TAIL_BYTES, connection.loop)
 
     def poured_in(self, conduit: Conduit) -> None:
         """This conduit is closed; what it gave was a part of the response's body."""
