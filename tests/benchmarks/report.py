@@ -37,7 +37,7 @@ Figures are medians of {rounds} rounds of {round_s} s (at most 7 for cold tokens
 idle connections), in which the proxies take turns, after a first turn each that does not count.
 
 - **A ratio** is taken within each round, of two figures measured seconds apart, and the median of these ratios is what
-  counts: this machine's speed drifts, and the same drift is in both figures. So a ratio is not exactly that of the two
+  counts: a machine's speed drifts, and the same drift is in both figures. So a ratio is not exactly that of the two
   medians beside it. *Middle half* is where half of the rounds' ratios lie.
 - **CPU** is what Linux accounts to the proxy's process tree, user and system, divided by the requests answered.
 - **Requests** come from wrk over {connections} keep-alive connections, one `GET {target}` after another, each with the
