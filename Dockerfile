@@ -5,7 +5,8 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# For the gateway's own request path, which is compiled (tools/compile.py); it stays in this stage.
+# For the gateway's own request path, which is compiled (tools/compile.py); it stays in this stage. So do the packages that
+# are installed a second time below, for exercising that path while the compiler watches.
 RUN apt-get update -qq \
  && apt-get install -qq -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -15,7 +16,7 @@ RUN apt-get update -qq \
 COPY constraints/build.txt constraints/compile.txt constraints/run.txt constraints/
 RUN python -m venv --without-pip /opt/gateway \
  && pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes -r constraints/run.txt \
- && pip install --only-binary :all: --require-hashes -r constraints/build.txt -r constraints/compile.txt
+ && pip install --only-binary :all: --require-hashes -r constraints/build.txt -r constraints/compile.txt -r constraints/run.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY tools tools

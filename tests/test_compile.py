@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,26 @@ asyncio.run(main())
 assert list(gateway.fields.FieldLines(b"a: b\\r\\n", -1)) == [(b"a", b"b")]
 print(gateway.build(), gateway.strand.__file__.endswith(".py"), gateway.fields.__file__.endswith(".py"))
 """
+
+
+def test_the_exercise_goes_through() -> None:
+    """What the compiler is trained with is answered as it should be, or it would learn the paths of failures."""
+    done = subprocess.run(
+        [sys.executable, "-P", "tools/exercise.py", str(ROOT)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_trained_compiler_has_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One module, compiled twice: the second time with what was seen of the first."""
+    pytest.importorskip("Cython", reason="the `dev` extra brings Cython")
+    if shutil.which("cc") is None or not TOOL.is_gcc():
+        pytest.skip("gcc alone is trained")
+    monkeypatch.setenv("CFLAGS", "-O0")
+    (built,) = TOOL.compile_package(tmp_path, ["gateway.fields"], trained=True)
+    assert built.exists()
+    assert [path.stem for path in tmp_path.rglob("*.gcda")] == ["fields"]
+    assert b"__gcov" not in built.read_bytes()
 
 
 def test_what_comes_out_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Hatch's hook for wheels: with `GATEWAY_COMPILE=1` the modules of the request path go in compiled as well."""
 
-# The build environment then needs what the `compile` extra of pyproject.toml names, a C compiler and Python's headers.
+# The build environment then needs what the `compile` extra of pyproject.toml names, a C compiler and Python's headers;
+# and what the gateway needs, if the compiler is to be trained (tools/compile.py).
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[type-arg, misc]  # its 
         compile_package = runpy.run_path(str(Path(self.root) / "tools" / "compile.py"))["compile_package"]
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-compile-")
         folder = Path(self._folder.name)
-        for extension in compile_package(folder):
+        for extension in compile_package(folder, trained=True):
             build_data["force_include"][str(extension)] = str(extension.relative_to(folder))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
