@@ -25,6 +25,7 @@ from gateway.denylist.replica import Replica
 from gateway.errors import TokenInvalid
 from gateway.generation import Generation, Surroundings, build
 from gateway.pipeline import Route
+from gateway.server.plain_head import PlainHeads
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.metrics import RequestMetrics
@@ -117,6 +118,13 @@ def test_resolve_peer(benchmark: BenchmarkFixture, scene: Scene) -> None:
 def test_request_id(benchmark: BenchmarkFixture, scene: Scene) -> None:
     """A new request id."""
     assert benchmark(request_id, scene.headers, False)
+
+
+def test_head(benchmark: BenchmarkFixture, scene: Scene) -> None:
+    """Step 0: reading an ordinary head."""
+    lines = (b"host: %b\r\n" % _HOST, b"authorization: Bearer %b\r\n" % scene.raw, b"user-agent: shop/4.2.0\r\n")
+    data = b"GET %b HTTP/1.1\r\n%b\r\n" % (wire.TARGET.encode(), b"".join(lines))
+    assert benchmark(PlainHeads().read, data).method == "GET"
 
 
 def test_match(benchmark: BenchmarkFixture, scene: Scene) -> None:
