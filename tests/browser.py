@@ -21,11 +21,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DEADLINE_S = 20.0
+WORKER_S = 2.0  # for a service worker to answer, which Chromium puts to sleep as it likes
 
 _OPTIONS = (
     "--headless",
@@ -330,8 +331,17 @@ class Browser:
         self._is_offline = offline
         for session, kind in list(self._targets.items()):
             if kind in _WATCHED:
-                with contextlib.suppress(BrowserError):  # a worker that has just ended
-                    await self._emulate(session)
+                await self._tell(kind, self._emulate(session))
+
+    async def _tell(self, kind: str, command: Coroutine[Any, Any, None]) -> None:
+        """Have a command carried out; a worker that sleeps answers when it wakes, one that has just ended never."""
+        with contextlib.suppress(BrowserError):
+            if kind != "service_worker":
+                await command
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WORKER_S):
+                    await command
 
     async def _emulate(self, session: str) -> None:
         conditions = {"offline": self._is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -342,8 +352,7 @@ class Browser:
         self._losing = pattern
         for session, kind in list(self._targets.items()):
             if kind in _WATCHED:
-                with contextlib.suppress(BrowserError):
-                    await self._intercept(session)
+                await self._tell(kind, self._intercept(session))
 
     async def _intercept(self, session: str) -> None:
         if self._losing:
