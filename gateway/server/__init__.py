@@ -1,10 +1,10 @@
 """The rim: what may reach the application at all, and how processes start and stop.
 
 `serve` is what `gateway serve` calls. Bytes come in through `protocol` (the parser, limits and framing), which judges a
-head by the rules of `head` and runs each request as a `cycle` of `receive` and `send`; an ordinary head alone is read by
-its lines, without the parser (`plain_head`). `connection` takes the requests in turn, times them, answers what is
-refused here and closes. All connections of one address share a `listener` (limits, counters, the sweep that times things
-out). `worker` is one process from start to drain, and `supervisor` keeps several of them alive.
+head by the rules of `head` and runs each request as a `cycle` of `receive` and `send`; an ordinary head alone is read
+by its lines, without the parser (`plain_head`). `connection` takes the requests in turn, times them, answers what is
+refused here and closes. All connections of one address share a `listener` (limits, counters, the sweep that times
+things out). `worker` is one process from start to drain, and `supervisor` keeps several of them alive.
 
 The application is an ASGI callable that knows nothing of this; what is refused here, it never sees.
 """
