@@ -163,6 +163,8 @@ async def exercise(folder: Path) -> None:
                 protocol.data_received(request)
                 for answer in answers:
                     held[0][0].data_received(answer)
+                held[0][0].pool.outbox.empty()
+                listener.outbox.empty()
                 if not client.written:
                     raise RuntimeError(f"no answer to {request[:40]!r}")
         except Exception as exc:

@@ -22,6 +22,7 @@ from typing import cast
 
 from gateway.errors import GatewayError, Overloaded, RequestTimeout
 from gateway.http_date import http_date
+from gateway.outbox import Outgoing
 from gateway.problem import problem_response
 from gateway.server.cycle import Application, Cycle
 from gateway.server.head import STATUS_LINES
@@ -55,6 +56,7 @@ class ClientConnection(PlainProtocol):
         "_closing",
         "_discarding",
         "_incoming",
+        "_outgoing",
         "_phase",
         "_queue",
         "_read_paused",
@@ -76,6 +78,7 @@ class ClientConnection(PlainProtocol):
         self.loop = loop
         self._application = application
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until connection_made
+        self._outgoing: Outgoing = cast("Outgoing", None)
         self._client: tuple[str, int] | None = None
         self._server: tuple[str, int] | None = None
         self._scheme = "http"
@@ -101,6 +104,7 @@ class ClientConnection(PlainProtocol):
         """Count the connection in, or turn it away when there are too many."""
         self._transport = cast("asyncio.Transport", transport)
         listener = self.listener
+        self._outgoing = Outgoing(self._transport, listener.outbox, self.loop)
         listener.accepted += 1
         listener.connections.add(self)
         peer = transport.get_extra_info("peername")
@@ -160,7 +164,8 @@ class ClientConnection(PlainProtocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Where the client is."""
+        """Where the client is; nothing waits to be written before what its user writes."""
+        self._outgoing.let_out()
         return self._transport
 
     def unread_body(self, cycle: Cycle) -> int:
@@ -235,7 +240,7 @@ class ClientConnection(PlainProtocol):
         incoming = self._incoming
         if self._phase == IDLE and (incoming is None or incoming.body_complete):
             self._phase = DEAF
-            self._transport.close()
+            self._close()
         else:
             self._linger()
 
@@ -245,6 +250,7 @@ class ClientConnection(PlainProtocol):
         self._refusal = None
         if transport.is_closing():
             return
+        self._outgoing.let_out()
         if transport.can_write_eof():
             transport.write_eof()
             self._since = self.listener.tick
@@ -319,13 +325,14 @@ class ClientConnection(PlainProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        self._transport.write(data)
+        self._outgoing.write(data)
 
     def hand_over(self, *, max_message: int, idle_s: float) -> Session:
         """Give the transport to a WebSocket; this connection has nothing to do any more."""
         self._active = self._incoming = None
         self._phase = DEAF
         self.listener.connections.discard(self)
+        self._outgoing.let_out()
         session = Session(
             self.listener, self._transport, max_message=max_message, idle_s=idle_s, read_paused=self._read_paused
         )
@@ -335,29 +342,36 @@ class ClientConnection(PlainProtocol):
         return session
 
     def write_all(self, pieces: Sequence[bytes]) -> None:
-        """Send several pieces without joining them here; they leave together, at the end of the loop's turn.
+        """Send several pieces without joining them here.
 
         Not by `writelines`: asyncio's never pauses the writer in Python 3.12.0 to 3.13.0 (CVE-2024-12254).
         """
+        self._outgoing.let_out()
         for piece in pieces:
             self._transport.write(piece)
+
+    def _close(self) -> None:
+        """End the connection once everything is sent."""
+        self._outgoing.let_out()
+        self._transport.close()
 
     def abandon(self, cycle: Cycle) -> None:
         """Cut a response that cannot be finished, so that the client notices."""
         if cycle.is_done or self._transport.is_closing():
             return
         self._become_deaf()
+        self._outgoing.let_out()
         if cycle.scope["http_version"] == "1.0":
             self._transport.abort()  # a plain end of the connection would look like a complete body
         else:
-            self._transport.close()
+            self._close()
 
     def shutdown(self) -> None:
         """Close after the response in progress, or at once when there is none; a head being read is still answered."""
         self._closing = True
         if self._active is None and self._phase == IDLE:
             self._phase = DEAF
-            self._transport.close()
+            self._close()
 
     def check_time(self, tick: int) -> None:
         """Called by the sweep: end what has lasted too long, and let a waiting head out."""
@@ -384,7 +398,7 @@ class ClientConnection(PlainProtocol):
             limit = listener.head_ticks if self._incoming is None else listener.idle_ticks
             if age > limit:
                 self._phase = DEAF
-                self._transport.close()
+                self._close()
 
     def _is_body_wanted(self) -> bool:
         return self._discarding >= 0 or (self._active is not None and self._active.awaits_body)

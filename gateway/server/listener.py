@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.config.schema import Limits
+from gateway.outbox import Outbox
 from gateway.strand import Strand
 from gateway.telemetry.exchange import Exchange
 from gateway.telemetry.sample import Sample
@@ -50,6 +51,7 @@ class Listener:
         "linger_ticks",
         "max_connections",
         "name",
+        "outbox",
         "record",
         "refused",
         "requests",
@@ -74,6 +76,7 @@ class Listener:
         self.name = name
         self.record = record
         self.connections: set[Connection] = set()
+        self.outbox: Outbox = Outbox()
         self.strands: set[Strand] = set()  # requests in progress
         self.tick = 0
         self.head_bytes = limits.head_bytes

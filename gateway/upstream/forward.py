@@ -322,6 +322,7 @@ class _Conversation:
             return
         if connection.write_paused:
             await connection.drain(monotonic() + idle_s)
+        connection.let_out()
         conduit = inlet.conduit_to(connection.transport)
         if conduit is None:
             return

@@ -21,6 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.errors import BadResponse, UpstreamTimeout
+from gateway.outbox import Outgoing
 from gateway.strand import Bell, PlainProtocol
 from gateway.upstream.conduit import Conduit
 from gateway.upstream.response import (
@@ -58,6 +59,7 @@ class Connection(PlainProtocol):
         "_interim",
         "_left",
         "_loop",
+        "_outgoing",
         "_paused",
         "_pieces",
         "arrived",
@@ -84,6 +86,7 @@ class Connection(PlainProtocol):
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self.pool = pool
         self.transport: asyncio.Transport
+        self._outgoing: Outgoing
         self._loop = loop
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
@@ -147,13 +150,18 @@ class Connection(PlainProtocol):
     def write(self, parts: bytes) -> None:
         """Send bytes; never blocks. `drain` before more when `write_paused`."""
         self.sent = True
-        self.transport.write(parts)
+        self._outgoing.write(parts)
 
     def write_lines(self, parts: list[bytes]) -> None:
         """Send several pieces without copying them together; see `ClientConnection.write_all` for why not at once."""
         self.sent = True
+        self._outgoing.let_out()
         for part in parts:
             self.transport.write(part)
+
+    def let_out(self) -> None:
+        """See to it that nothing is waiting to be written, for who is about to write past this."""
+        self._outgoing.let_out()
 
     async def drain(self, deadline: float) -> None:
         """Wait until the endpoint has taken what was written; raises what ended the exchange."""
@@ -294,6 +302,7 @@ class Connection(PlainProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The event loop hands over the transport."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's does not say so itself
+        self._outgoing = Outgoing(self.transport, self.pool.outbox, self._loop)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the endpoint: a part of the response, or a reason to close."""

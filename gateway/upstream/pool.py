@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from gateway.errors import ConnectFailed, NoEndpoint, UpstreamTimeout
+from gateway.outbox import Outbox
 from gateway.upstream.http1 import Connection
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -48,6 +49,7 @@ class Pool:
         "host",
         "malformed",
         "opened",
+        "outbox",
         "port",
         "refused_full",
         "retried",
@@ -84,6 +86,7 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty: asyncio.Event | None = None
+        self.outbox: Outbox = Outbox()
         self.opened = 0
         self.reused = 0
         self.retried = 0
