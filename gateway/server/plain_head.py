@@ -28,6 +28,8 @@ Header = tuple[bytes, bytes]
 KEPT_LINES: Final = 4096  # at most 4 MiB; a client's token is one of them
 KEPT_BYTES: Final = 1024  # of a line
 KEPT_NAMES: Final = 1024
+SHORT_BYTES: Final = 256  # of a line: longer ones, a token or cookies, are kept when they come a second time
+SEEN_LINES: Final = 16_384  # by their hashes
 
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "OPTIONS", "DELETE")}
 # A text is allowed if these leave it as it is. One table costs a third of a pattern, or of characters to be deleted.
@@ -56,10 +58,11 @@ class PlainHeads:
     Filled with lines once read, valid for ever, for a line means what it means; emptied when it is full.
     """
 
-    __slots__ = ("_lines", "_names")
+    __slots__ = ("_lines", "_names", "_seen")
 
     def __init__(self) -> None:
         self._lines: dict[bytes, Header] = {}
+        self._seen: set[int] = set()
         self._names: dict[bytes, bytes] = {}  # names as received, in lower case; b"" for one that is special
 
     def read(self, data: bytes) -> PlainHead | None:
@@ -105,11 +108,21 @@ class PlainHeads:
         if name == b"host" and not _is_host(value):
             return None
         field = (name or b"connection", value)
-        if len(line) <= KEPT_BYTES:
+        if len(line) <= SHORT_BYTES or (len(line) <= KEPT_BYTES and self._was_seen(line)):
             if len(self._lines) >= KEPT_LINES:
                 self._lines.clear()
             self._lines[line] = field
         return field
+
+    def _was_seen(self, line: bytes) -> bool:
+        """Whether a line comes again, with a tiny error: many long ones never do, and would only push others out."""
+        number = hash(line)
+        if number in self._seen:
+            return True
+        if len(self._seen) >= SEEN_LINES:
+            self._seen.clear()
+        self._seen.add(number)
+        return False
 
     def _read_name(self, received: bytes) -> bytes:
         name = received.lower()

@@ -9,7 +9,7 @@ guessed at.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ MAX_TOKEN_BYTES = 16 * 1024  # twice what servers usually accept for all cookies
 _NOT_THREE = "not three base64url segments"
 _LATEST = 253_402_300_799.0  # 9999-12-31T23:59:59Z; also catches times written in milliseconds
 _NO_SCOPE = frozenset(("",))  # between two spaces
+_KEPT_SETS = 256  # audiences and scopes, of each
+_KEPT_CHARACTERS = 256  # of a claim
+_AUDIENCES: dict[str, frozenset[str]] = {}
+_SCOPES: dict[str, frozenset[str]] = {}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # `crit` and `b64` change what is signed; the others bring a key of the sender's choice, or mean another format.
 _REFUSED_PARAMETERS = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c", "enc", "zip"})
@@ -39,6 +43,39 @@ class _Absent:
 
 ABSENT: Final = _Absent()
 """What `claim_at` gives for a claim that is not there; JSON's null is a value (None) and something else."""
+
+
+class ClaimsAtRest(Mapping[str, Any]):
+    """The claims of a token that was read before: read again when somebody asks, and kept from then on.
+
+    As objects they take several times the memory of the token itself, and few ask for them a second time.
+    """
+
+    __slots__ = ("_members", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        """`raw` is a compact JWS whose claims were accepted."""
+        self._raw = raw
+        self._members: dict[str, Any] | None = None
+
+    @property
+    def _claims(self) -> dict[str, Any]:
+        if self._members is None:
+            self._members = parse_object(decode_base64url(self._raw.split(b".")[1]))
+        return self._members
+
+    def __getitem__(self, name: str) -> Any:
+        return self._claims[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dictionary."""
+        return self._claims.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +100,10 @@ class Token:
     scopes: frozenset[str] = field(repr=False)  # of `scope` and `scp` together
     # What others derive from it; dies with it. Never given: compiled, a default for a parameter is looked up each time.
     memo: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def put_to_rest(self, raw: bytes) -> None:
+        """Let go of the claims, which are to be read again from `raw`, the token's own text, if anybody asks."""
+        self.claims = ClaimsAtRest(raw)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -207,18 +248,32 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
     """Everyone that `aud` names; TokenInvalid if it is missing or of another shape (RFC 7519 §4.1.3)."""
     value = claims.get("aud", ABSENT)
     if type(value) is str:
-        return frozenset((value,))
+        known = _AUDIENCES.get(value)
+        return _keep(_AUDIENCES, value, frozenset((value,))) if known is None else known
     if type(value) is list and _are_strings(value):
         return frozenset(value)
     raise TokenInvalid(cause="aud is missing, or not a string or a list of strings")
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    text = claims.get("scope")
+    if type(text) is str and "scp" not in claims:
+        known = _SCOPES.get(text)
+        return _keep(_SCOPES, text, frozenset(text.split(" ")) - _NO_SCOPE) if known is None else known
     found = _strings(claims, "scope")
     if "scp" in claims:
         found = found + _strings(claims, "scp")
     scopes = frozenset(found)
     return scopes - _NO_SCOPE if "" in scopes else scopes
+
+
+def _keep(sets: dict[str, frozenset[str]], text: str, items: frozenset[str]) -> frozenset[str]:
+    """Share what a claim means among the tokens that have the same: nearly all of an issuer's do."""
+    if len(text) <= _KEPT_CHARACTERS:
+        if len(sets) >= _KEPT_SETS:
+            sets.clear()
+        sets[text] = items
+    return items
 
 
 def _strings(claims: dict[str, Any], name: str) -> list[str]:

@@ -80,7 +80,7 @@ def signer_of(token: Token) -> Signer | None:
 class Verifier:
     """Verifies tokens of the configured issuers; remembers those that held in its cache."""
 
-    __slots__ = ("_algorithms", "_headers", "_rules", "cache")
+    __slots__ = ("_algorithms", "_headers", "_latest", "_rules", "cache")
 
     def __init__(self, issuers: Sequence[IssuerRules], cache: TokenCache) -> None:
         """ValueError if two issuers claim the same `iss`: a token could then be judged by either's rules."""
@@ -89,6 +89,8 @@ class Verifier:
             raise ValueError("two issuers have the same `issuer`")
         self._algorithms = frozenset().union(*(rules.algorithms for rules in issuers))
         self._headers: dict[bytes, UnverifiedHeader] = {}
+        # The claims of a token are at hand for the request it came with; those of older ones have to be read again.
+        self._latest: tuple[Token, bytes] | None = None
         self.cache = cache
 
     def recall(self, raw: bytes, now: float) -> Token | None:
@@ -141,11 +143,18 @@ class Verifier:
         self._remember_header(unverified)
         token.memo[_SIGNER] = (keys, key.identity)
         self.cache.put(raw, Remembered(token, keys, key.identity, valid_from, valid_until))
+        self._put_latest_to_rest(token, raw)
         return token
 
     def valid_until(self, token: Token) -> float:
         """The moment (epoch seconds) from which a token verified here is refused as expired, leeway included."""
         return _validity(token, self._rules[token.claims["iss"]])[1]
+
+    def _put_latest_to_rest(self, token: Token, raw: bytes) -> None:
+        latest, self._latest = self._latest, (token, raw)
+        if latest is not None:
+            before: Token = latest[0]
+            before.put_to_rest(latest[1])
 
     def _remember_header(self, genuine: UnverifiedToken) -> None:
         # Only of genuine tokens, so that nobody else can fill it; `kid` still goes through the key set each time.
