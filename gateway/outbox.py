@@ -43,7 +43,10 @@ class Outbox:
         self._waiting = []
         outgoing: Outgoing
         for outgoing in waiting:
-            outgoing.let_out()
+            try:
+                outgoing.let_out()
+            except Exception as exc:  # whatever a transport does, the others have answers waiting
+                outgoing._loop.call_exception_handler({"message": "a transport took no bytes", "exception": exc})
 
 
 class Outgoing:

@@ -105,6 +105,24 @@ async def test_closed_meanwhile() -> None:
     assert [each.written for each in transports] == [[], [b"answer"]]
 
 
+async def test_one_that_fails_keeps_nobody_waiting() -> None:
+    """The loop is told, and the others get theirs."""
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    transports, outgoing, _ = ways(2)
+    broken = RuntimeError("no more")
+
+    def write(_: object) -> None:
+        raise broken
+
+    transports[0].write = write  # type: ignore[method-assign]
+    for each in outgoing:
+        each.write(b"answer")
+    await asyncio.sleep(0)
+    assert told == [broken]
+    assert transports[1].written == [b"answer"]
+
+
 async def test_through_a_socket() -> None:
     """With a transport of the loop, the other side has it all, in one piece."""
     loop = asyncio.get_running_loop()
