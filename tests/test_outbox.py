@@ -115,7 +115,7 @@ async def test_one_that_fails_keeps_nobody_waiting() -> None:
     def write(_: object) -> None:
         raise broken
 
-    transports[0].write = write  # type: ignore[method-assign]
+    transports[0].write = write  # type: ignore[method-assign, assignment]
     for each in outgoing:
         each.write(b"answer")
     await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final, NamedTuple
 
 from gateway.denylist.grammar import EVERYTHING, Kind, cutoff
@@ -101,19 +101,22 @@ class Presence:
 
         A dictionary that cannot have any is not looked through. An entry may be put again before its id is looked at.
         """
-        for number, shard in enumerate(self.shards):
-            if self._soonest[number] < limit:
-                yield self._look_through(number, shard, limit)
+        for number, soonest in enumerate(self._soonest):
+            if soonest < limit:
+                yield self._look_through(number, limit)
 
-    def _look_through(self, number: int, shard: dict[str, int], limit: int) -> list[str]:
+    def _look_through(self, number: int, limit: int) -> list[str]:
         ended, soonest = [], _NO_END
-        for ident, packed in shard.items():
+        for ident, packed in self._all_packed(number):
             if packed < limit:
                 ended.append(ident)
             elif packed < soonest:
                 soonest = packed
         self._soonest[number] = soonest
         return ended
+
+    def _all_packed(self, number: int) -> Iterable[tuple[str, int]]:
+        return self.shards[number].items()
 
     def _value(self, ident: str) -> str:
         return "1"
@@ -195,16 +198,9 @@ class Moments(Presence):
         row = self.shards[number].get(ident)
         return None if row is None else self._packed[number][row]
 
-    def _look_through(self, number: int, shard: dict[str, int], limit: int) -> list[str]:
-        ended, soonest, rows = [], _NO_END, self._packed[number]
-        for ident, row in shard.items():
-            packed = rows[row]
-            if packed < limit:
-                ended.append(ident)
-            elif packed < soonest:
-                soonest = packed
-        self._soonest[number] = soonest
-        return ended
+    def _all_packed(self, number: int) -> Iterable[tuple[str, int]]:
+        shard = self.shards[number]
+        return zip(shard, map(self._packed[number].__getitem__, shard.values()), strict=True)
 
     def _value(self, ident: str) -> str:
         number = hash(ident) >> SHIFT
