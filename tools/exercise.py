@@ -153,6 +153,8 @@ async def exercise(folder: Path) -> None:
     await asyncio.sleep(0)
     ended = loop.create_future()
 
+    signatures = app.current.verifier.signatures
+
     def turn(number: int) -> None:
         # From a callback of the loop, as transports call: within a task every step of a request would be put off.
         try:
@@ -161,6 +163,7 @@ async def exercise(folder: Path) -> None:
                 protocol, client = clients[at % CONNECTIONS]
                 client.written = b""
                 protocol.data_received(request)
+                signatures.settle()
                 for answer in answers:
                     held[0][0].data_received(answer)
                 held[0][0].pool.outbox.empty()
