@@ -63,6 +63,46 @@ def test_an_object_is_read_as_python_reads_it(octets: bytes) -> None:
         assert not isinstance(expected, dict) or octets.count(b":") > len(expected)
 
 
+_TEXTS = st.text(alphabet='":,{}[] a', max_size=4)
+_BLANKS = st.text(alphabet=" \t\r\n", max_size=1)
+
+
+@st.composite
+def _objects(draw: st.DrawFn, depth: int = 2) -> str:
+    """JSON objects with few names, so that some come twice, and with texts that look like members."""
+
+    def value() -> str:
+        kind = draw(st.sampled_from(("text", "number", "object", "list") if depth else ("text", "number")))
+        if kind == "object":
+            return draw(_objects(depth - 1))
+        if kind == "list":
+            return f"[{draw(_objects(depth - 1))}]"
+        return json.dumps(draw(_TEXTS)) if kind == "text" else "1"
+
+    names = draw(st.lists(st.sampled_from(("a", "b", "c", ":", '"')), max_size=3))
+    members = [f"{json.dumps(name)}{draw(_BLANKS)}:{draw(_BLANKS)}{value()}" for name in names]
+    return "{" + ",".join(members) + "}"
+
+
+def _with_unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("twice")
+    return dict(pairs)
+
+
+@given(text=_objects(), around=_BLANKS)
+def test_a_name_that_comes_twice_is_always_seen(text: str, around: str) -> None:
+    """Wherever it stands, however it is written, and whatever the texts around it look like."""
+    text = around + text + around
+    try:
+        expected = json.loads(text, object_pairs_hook=_with_unique_names)
+    except ValueError:
+        with pytest.raises(ValueError, match="duplicate member"):
+            parse_object(text.encode())
+    else:
+        assert parse_object(text.encode()) == expected
+
+
 @pytest.mark.parametrize("around", [(b" ", b""), (b"", b"\n"), (b"\t", b"\r\n"), (b"\n  ", b" ")])
 def test_white_space_around_an_object(around: tuple[bytes, bytes]) -> None:
     """RFC 8259 §2 allows it."""

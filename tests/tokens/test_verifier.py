@@ -11,6 +11,7 @@ from gateway.config.schema import Issuer
 from gateway.errors import GatewayError, KeysUnavailable, TokenExpired, TokenInvalid
 from gateway.keys.jwks import parse_key_set
 from gateway.keys.source import StaticKeys
+from gateway.tokens.claims import claim_at
 from gateway.tokens.verifier import IssuerRules, check_route
 from tests.tokens.mint import (
     ASYMMETRIC,
@@ -112,6 +113,26 @@ async def test_a_verified_token_is_remembered_and_judged_again() -> None:
     assert gate.recall(raw, NOW + 630) is None  # forgotten: it can never hold again
     with pytest.raises(TokenExpired):
         await gate.verify(raw, NOW + 630)
+
+
+async def test_the_claims_of_an_older_token_are_read_again() -> None:
+    """Of a remembered token only the text is kept, and what it says is the same."""
+    gate = verifier(rules(KeysAtHand(key_set("p256"))))
+    payload = claims(roles=["buyer"], nested={"deep": 1})
+    raw = signed(header(), payload)
+    token = await gate.verify(raw, NOW)
+    at_first = dict(token.claims)
+    await gate.verify(signed(header(), claims(jti="another")), NOW)
+    assert gate.recall(raw, NOW) is token
+    assert not isinstance(token.claims, dict)
+    assert token.claims == at_first == payload
+    assert dict(token.claims) == payload
+    assert len(token.claims) == len(payload)
+    assert "roles" in token.claims
+    assert "absent" not in token.claims
+    assert token.claims["roles"] is token.claims.get("roles")  # read once, then kept
+    assert token.claims.get("absent", 7) == 7
+    assert claim_at(token.claims, "nested.deep") == 1
 
 
 async def test_a_clock_set_back_is_noticed() -> None:
