@@ -307,6 +307,8 @@ class App:
         logger.info(
             "configuration applied: %d routes, %d upstreams", len(generation.config.routes), len(generation.upstreams)
         )
+        for name in previous.keys.keys() - generation.keys.keys():
+            self._live.distrust(previous.keys[name])
         self._retiring.append(previous)
         self._tasks.create_task(self._retire(previous, [part for part in previous.resources() if part not in kept]))
 

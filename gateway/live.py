@@ -33,6 +33,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from gateway.denylist.grammar import keys_naming
 from gateway.denylist.replica import Replica
 from gateway.errors import TokenExpired, TokenRevoked
+from gateway.keys.source import KeySource
 from gateway.telemetry.sample import Sample
 from gateway.tokens.claims import Token
 from gateway.tokens.standing import Dependents, Standing
@@ -104,6 +105,7 @@ class LiveConnections:
         self._entries: dict[Live, _Entry] = {}
         self._by_key: dict[str, dict[_Entry, None]] = {}
         self._dependents: Dependents[_Entry] = Dependents()
+        self._distrusted: set[KeySource] = set()  # of issuers that are no longer configured
         self._expiring: list[_Entry] = []  # a heap; who is gone stays until it comes up, or too many are
         self._sooner = asyncio.Event()
         self._queued: deque[_Entry] = deque()  # to be judged, and told if need be, in order
@@ -211,6 +213,12 @@ class LiveConnections:
         for entry in self._dependents.shaken():
             self._queue(entry)
 
+    def distrust(self, keys: KeySource) -> None:
+        """An issuer is no longer configured: what it has signed is worth nothing any more, whoever lives on it."""
+        self._distrusted.add(keys)
+        for entry in self._dependents.on(keys):
+            self._queue(entry)
+
     def end_all(self) -> None:
         """The process is about to stop: end what would not end by itself. Other responses may still complete."""
         self._settle_all()
@@ -233,8 +241,10 @@ class LiveConnections:
         now = self._wall()
         if self._replica is not None and _is_denied(self._replica, token, now):
             return TokenRevoked.code
-        if standing is not None and standing.is_lost():
-            return TokenRevoked.code  # a withdrawn key revokes whatever it has signed
+        if standing is not None:
+            signer = standing.signer
+            if standing.is_lost() or (signer is not None and signer.keys in self._distrusted):
+                return TokenRevoked.code  # a withdrawn key revokes whatever it has signed
         return TokenExpired.code if until <= now else ""
 
     def _queue(self, entry: _Entry) -> None:

@@ -418,6 +418,20 @@ async def test_a_key_withdrawn_before_the_index_knows_is_not_missed(registry: Li
     assert connection.told == ["token_revoked"]
 
 
+async def test_an_issuer_that_is_gone_takes_its_tokens_with_it(registry: LiveConnections) -> None:
+    """Who is there, and who comes in later with a token of the old time; nobody else."""
+    keys, others = KeysAtHand(key_set("p256")), KeysAtHand(key_set("p256"))
+    gone, stays, late = Connection(registry), Connection(registry), Connection(registry)
+    old, another = await verified(keys), await verified(others)
+    registry.enter(gone, old, until, lasts=True)
+    registry.enter(stays, another, until, lasts=True)
+    await turns()
+    registry.distrust(keys)
+    registry.enter(late, old, until, lasts=True)
+    await turns()
+    assert (gone.told, stays.told, late.told) == (["token_revoked"], [], ["token_revoked"])
+
+
 async def test_without_a_denylist_tokens_still_expire(clock: Clock) -> None:
     """Nothing can be revoked then."""
     registry = LiveConnections(None, wall=clock)

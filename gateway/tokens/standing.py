@@ -90,6 +90,11 @@ class Dependents(Generic[T]):
             if not watched.places:
                 del self._by_list[lists, reference.uri]
 
+    def on(self, keys: KeySource) -> Iterator[T]:
+        """Who rests on any key of this source. Nobody goes meanwhile."""
+        for dependents in self._by_source.get(keys, {}).values():
+            yield from dependents
+
     def shaken(self) -> Iterator[T]:
         """Who may have lost what they rest on since the last look; keeps their lists fresh. Nobody goes meanwhile."""
         for source, by_key in self._by_source.items():

@@ -81,11 +81,12 @@ def signer_of(token: Token) -> Signer | None:
 class Verifier:
     """Verifies tokens of the configured issuers; remembers those that held in its cache."""
 
-    __slots__ = ("_algorithms", "_headers", "_latest", "_rules", "cache", "signatures")
+    __slots__ = ("_algorithms", "_by_name", "_headers", "_latest", "_rules", "cache", "signatures")
 
     def __init__(self, issuers: Sequence[IssuerRules], cache: TokenCache) -> None:
         """ValueError if two issuers claim the same `iss`: a token could then be judged by either's rules."""
         self._rules = {rules.issuer: rules for rules in issuers}
+        self._by_name = {rules.name: rules for rules in issuers}
         if len(self._rules) != len(issuers):
             raise ValueError("two issuers have the same `issuer`")
         self._algorithms = frozenset().union(*(rules.algorithms for rules in issuers))
@@ -154,7 +155,7 @@ class Verifier:
 
     def valid_until(self, token: Token) -> float:
         """The moment (epoch seconds) from which a token verified here is refused as expired, leeway included."""
-        return _validity(token, self._rules[token.claims["iss"]])[1]
+        return _validity(token, self._by_name[token.issuer])[1]
 
     def _put_latest_to_rest(self, token: Token, raw: bytes) -> None:
         latest, self._latest = self._latest, (token, raw)

@@ -399,6 +399,31 @@ async def test_a_status_or_a_key_that_goes_ends_what_rested_on_it(
             assert await refusal(gateway, "/api/chat", listed[1]) == (401, "token_invalid")
 
 
+async def test_an_issuer_that_is_taken_out_ends_what_its_tokens_opened(
+    issuer: TestIssuer, sockets: SocketUpstream, events: RecordingUpstream, redis_url: str, start_gateway: Start
+) -> None:
+    """A swap leaves what is in flight to its old generation, but not on the word of somebody who is trusted no more."""
+    with_it = site(issuer, sockets, events, redis_url)
+    section = with_it[with_it.index("issuers:\n") : with_it.index("upstreams:\n")]
+    without_it = with_it.replace(
+        section, section.replace("  main:", "  other:").replace(issuer.url, "https://o.example")
+    )
+    async with start_gateway(with_it) as gateway:
+        token = issuer.token()
+        async with (
+            opened(gateway, "/api/chat", token) as socket,
+            opened(gateway, "/patient", token) as patient,
+            listening(gateway, token) as stream,
+        ):
+            gateway.write(without_it)
+            gateway.signal(signal.SIGHUP)
+            assert await end_of(socket) == (1008, "token_revoked")
+            assert await stream.chunk() == last_event("token_revoked")
+            await patient.send("still here")
+            assert await patient.recv() == "still here"
+        assert await refusal(gateway, "/api/chat", token) == (401, "token_invalid")
+
+
 async def test_a_gateway_that_stops_says_so(gateway: GatewayProcess, issuer: TestIssuer) -> None:
     """A client connects again, with the same token, to whoever answers."""
     async with gateway:
