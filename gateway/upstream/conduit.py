@@ -17,8 +17,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 import sys
-from asyncio import AbstractEventLoop, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections.abc import Callable
 from typing import ClassVar, Final, Protocol
 
@@ -26,6 +27,7 @@ LONG_BYTES: Final = 1024 * 1024  # of a body still to come: below, opening a con
 TAIL_BYTES: Final = 64 * 1024  # of a body's end, which always goes the ordinary way
 MAX_OPEN: Final = 256  # at once; each holds four descriptors and a pipe, what is beyond goes the ordinary way
 HELD_BYTES: Final = 1024 * 1024  # in the pipe, at the most: in kernel memory that came with the source's packets
+PATIENCE_S: Final = 0.005  # for a pipe full to come together
 _TURN_BYTES: Final = 2 * 1024 * 1024  # moved in one turn of the loop, at the most
 
 _SET_PIPE_SIZE: Final = 1031  # F_SETPIPE_SZ, fcntl(2)
@@ -53,10 +55,10 @@ def is_plain(transport: Transport) -> bool:
     return transport.get_extra_info("sslcontext") is None and transport.get_extra_info("socket") is not None
 
 
-def _duplicate(transport: Transport, undo: contextlib.ExitStack) -> int:
-    descriptor = os.dup(transport.get_extra_info("socket").fileno())
-    undo.callback(os.close, descriptor)
-    return descriptor
+def _duplicate(transport: Transport, undo: contextlib.ExitStack) -> socket.socket:
+    duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    undo.callback(duplicate.close)
+    return duplicate
 
 
 def _splice(source: int, sink: int, most: int) -> int:
@@ -71,11 +73,16 @@ class Conduit:
     __slots__ = (
         "_entry",
         "_exit",
+        "_has_come",
         "_loop",
+        "_patience",
         "_sink",
+        "_sink_socket",
         "_sink_transport",
         "_source",
+        "_source_socket",
         "_source_transport",
+        "_wanted",
         "given",
         "held",
         "left",
@@ -93,11 +100,16 @@ class Conduit:
         self.taken = 0  # from the source
         self.given = 0  # to the sink
         self.held = 0  # in the pipe
+        self._has_come = False  # anything, at the last look
+        self._wanted = 1  # bytes, before the source counts as readable
+        self._patience: TimerHandle | None = None
         with contextlib.ExitStack() as undo:
-            self._source = _duplicate(source, undo)
-            self._sink = _duplicate(sink, undo)
+            self._source_socket = _duplicate(source, undo)
+            self._sink_socket = _duplicate(sink, undo)
             self._exit, self._entry = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             undo.pop_all()
+        self._source = self._source_socket.fileno()
+        self._sink = self._sink_socket.fileno()
         with contextlib.suppress(OSError):  # a user's share of pipes' memory is used up: then a small one
             fcntl.fcntl(self._entry, _SET_PIPE_SIZE, HELD_BYTES)
         source.pause_reading()
@@ -108,13 +120,14 @@ class Conduit:
 
         Afterwards the sink is full if any are `held`; otherwise the source is empty, or nothing is `left`.
         """
-        before = self.given
-        while self.given - before < _TURN_BYTES:
+        given, taken = self.given, self.taken
+        while self.given - given < _TURN_BYTES:
             if self.left and self.held < HELD_BYTES:
                 self._take()
             if not self.held or not self._give():
                 break
-        return self.given - before
+        self._has_come = self.taken > taken
+        return self.given - given
 
     def _take(self) -> None:
         try:
@@ -146,11 +159,27 @@ class Conduit:
         return count > 0
 
     def watch_source(self, call: Callable[[], object]) -> None:
-        """Call when there is something to take, until `unwatch_source`."""
+        """Call when there is something to take, until `unwatch_source`.
+
+        While bytes keep coming that is a pipe full, or what has come after a moment: who sends and who receives work
+        longer at a stretch then. After a silence it is the first byte.
+        """
+        self._want(min(self.left, HELD_BYTES) if self._has_come else 1)
+        if self._wanted > 1:
+            self._patience = self._loop.call_later(PATIENCE_S, call)
         self._loop.add_reader(self._source, call)
+
+    def _want(self, count: int) -> None:
+        if count != self._wanted:
+            with contextlib.suppress(OSError):
+                self._source_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+                self._wanted = count
 
     def unwatch_source(self) -> None:
         """No more."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._loop.remove_reader(self._source)
 
     def watch_sink(self, call: Callable[[], object]) -> None:
@@ -164,8 +193,11 @@ class Conduit:
     def close(self) -> None:
         """Give the source back to its transport. What is still held is lost."""
         Conduit.opened -= 1
-        for descriptor in (self._source, self._sink, self._entry, self._exit):
-            os.close(descriptor)
+        self._want(1)
+        self._source_socket.close()
+        self._sink_socket.close()
+        os.close(self._entry)
+        os.close(self._exit)
         if not self._source_transport.is_closing():
             self._source_transport.resume_reading()
 

@@ -196,6 +196,33 @@ async def test_a_side_that_pauses(opened: list[Conduit]) -> None:
     assert opened
 
 
+async def test_little_by_little(opened: list[Conduit]) -> None:
+    """However little comes after much, it does not wait for more."""
+    received = asyncio.Queue[int]()
+
+    async def trickle(talk: Talk) -> None:
+        await talk.head()
+        await talk.say(HEAD + BODY[: 3 * MIB])
+        for at in range(3 * MIB, 3 * MIB + 10_000, 1000):
+            assert await received.get() == at
+            await talk.say(BODY[at : at + 1000])
+        assert await received.get() == 3 * MIB + 10_000
+        await talk.say(BODY[3 * MIB + 10_000 :])
+        await talk.closed()
+
+    async with gateway(trickle) as stage, stage.server.client() as client, asyncio.timeout(PATIENCE_S):
+        await client.send(GET)
+        await client.reader.readuntil(b"\r\n\r\n")
+        body = await client.reader.readexactly(3 * MIB)
+        for _ in range(10):
+            received.put_nowait(len(body))
+            body += await client.reader.readexactly(1000)
+        received.put_nowait(len(body))
+        assert body + await client.reader.readexactly(len(BODY) - len(body)) == BODY
+    (way,) = opened
+    assert way.given > 3 * MIB + 10_000 - MIB
+
+
 async def test_an_upstream_that_ends_too_early(opened: list[Conduit]) -> None:
     """What came reaches the client, whose connection then ends before the body does."""
     async with gateway(replying_with(BODY[: 8 * MIB], then=Talk.hang_up)) as stage, stage.server.client() as client:
