@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,24 +16,19 @@ from tests.tokens.mint import NOW, KeysAtHand, claims, header, key_set, rules, s
 pytestmark = pytest.mark.asyncio
 
 
-class Key:
-    """A key that knows its own signature, and notes what it was asked."""
+def keys(asked: list[bytes], *signatures: bytes) -> list[VerificationKey]:
+    """Keys that know one signature each, and note what they were asked; some signatures break them."""
 
-    def __init__(self, signature: bytes, asked: list[bytes]) -> None:
-        self.signature = signature
-        self.asked = asked
+    def knowing(own: bytes) -> VerificationKey:
+        def check(_: bytes, signature: bytes) -> bool:
+            asked.append(signature)
+            if signature == b"broken":
+                raise ArithmeticError(signature)
+            return signature == own
 
-    def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether it is its own; some break it."""
-        self.asked.append(signature)
-        if signature == b"broken":
-            raise ArithmeticError(signature)
-        return signature == self.signature
+        return VerificationKey(None, frozenset({"ES256"}), "", own.decode(), {"ES256": check})
 
-
-def keys(asked: list[bytes], *signatures: bytes) -> Sequence[VerificationKey]:
-    """Keys with these signatures."""
-    return cast("Sequence[VerificationKey]", [Key(signature, asked) for signature in signatures])
+    return [knowing(signature) for signature in signatures]
 
 
 def token(signature: bytes) -> UnverifiedToken:
