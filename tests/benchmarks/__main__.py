@@ -34,7 +34,7 @@ _STEPS, _COUNTS = "steps", "counts"
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was asked for; 0 when all of it was measured, 1 when the gateway has no figures or its counts grew."""
+    """Run what was asked for; 0 when all of it was measured, 1 when figures are missing or the gateway's counts grew."""
     options = _parser().parse_args(arguments)
     # A `timeout` in front ends the run as Ctrl-C does: every `with` is left, every process stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> int:
         if name in _WORKS:
             results[name] = _WORKS[name](plan, results)
     counted = _counts(plan, options.store_baseline) if _COUNTS in names and peers.GATEWAY in chosen else None
-    steps = _steps(plan) if _STEPS in names and peers.GATEWAY in chosen else {}
+    wants_steps = _STEPS in names and peers.GATEWAY in chosen
+    steps = _steps(plan) if wants_steps else {}
     core_count, versions = len(cores.proxy | cores.load), programs.versions()
     run = report.Run(started_at, rounds, round_s, core_count, versions, results, judge(results), counted, steps)
     print(report.as_markdown(run))
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
         for path in report.write(run, output, chart.draw(results)):
             _say(f"wrote {path}")
     _say(f"done in {time.monotonic() - started:.0f} s")
-    return 1 if _has_failed(run) else 0
+    return 1 if _has_failed(run) or (wants_steps and not steps) else 0
 
 
 def _half_of_envoy(done: dict[str, Result]) -> float:
