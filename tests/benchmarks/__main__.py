@@ -34,7 +34,7 @@ _STEPS, _COUNTS = "steps", "counts"
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was asked for; 0 when all of it was measured, 1 when figures are missing or the gateway's counts grew."""
+    """Run what was asked for; 0 when all was measured, 1 when figures are missing or the gateway's counts grew."""
     options = _parser().parse_args(arguments)
     # A `timeout` in front ends the run as Ctrl-C does: every `with` is left, every process stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
