@@ -30,10 +30,18 @@ def test_tree_of_a_child() -> None:
 
 def test_memory_grows_with_what_is_held() -> None:
     """Thirty-two mebibytes written to are thirty-two mebibytes more."""
-    before = measure.resident_bytes(os.getpid())
-    held = bytearray(os.urandom(1)) * (32 * 2**20)
-    assert measure.resident_bytes(os.getpid()) - before > 30 * 2**20
-    assert held
+    child = "print(flush=True); input(); held = bytearray(b'x') * (32 * 2**20); print(flush=True); input()"
+    # A process of its own: this one has children that come and go.
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = measure.resident_bytes(process.pid)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert measure.resident_bytes(process.pid) - before > 30 * 2**20
+        process.communicate(b"\n")
 
 
 def test_a_process_that_is_gone() -> None:

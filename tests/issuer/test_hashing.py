@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ COST: dict[str, Any] = {"time_cost": 2, "memory": "8MiB", "threads": 1}  # enoug
 
 def children() -> set[int]:
     """The processes that this one has started."""
-    threads = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    found: set[int] = set()
+    for thread in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found |= {int(pid) for pid in (thread / "children").read_text().split()}
+    return found
 
 
 @pytest_asyncio.fixture
