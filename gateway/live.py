@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol
+from weakref import WeakSet
 
 from gateway.denylist.grammar import keys_naming
 from gateway.denylist.replica import Replica
@@ -105,7 +106,7 @@ class LiveConnections:
         self._entries: dict[Live, _Entry] = {}
         self._by_key: dict[str, dict[_Entry, None]] = {}
         self._dependents: Dependents[_Entry] = Dependents()
-        self._distrusted: set[KeySource] = set()  # of issuers that are no longer configured
+        self._distrusted: WeakSet[KeySource] = WeakSet()  # of issuers that are no longer configured
         self._expiring: list[_Entry] = []  # a heap; who is gone stays until it comes up, or too many are
         self._sooner = asyncio.Event()
         self._queued: deque[_Entry] = deque()  # to be judged, and told if need be, in order
